@@ -1,0 +1,241 @@
+"""Assembly: builds the objects of one process from its configuration, top to bottom, and lets go of them.
+
+The only place where parts meet that do not know each other: providers' metrics, topics and limits, caches on disk and
+the shards that use them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bridge import __version__
+from bridge.clock import Clock
+from bridge.config import Config, SourceSection
+from bridge.event.catalog import CATALOG
+from bridge.event.envelope import EventBuilder
+from bridge.model import Account, Collection
+from bridge.observability.families import Vocabulary
+from bridge.observability.logs import get_logger
+from bridge.observability.metrics import Metrics
+from bridge.observability.probes import ProbeServer
+from bridge.observability.status import ProcessStatus
+from bridge.publish.inbox import Inbox
+from bridge.publish.partitioner import partition_of
+from bridge.publish.producer import KafkaProducer
+from bridge.publish.statelog import restore
+from bridge.publish.topics import Cluster, TopicPlan, ensure
+from bridge.runtime.assignment import Assignment, OwnPartition
+from bridge.runtime.reading import ReadingPlan, SourceReader
+from bridge.runtime.report import process_status, proved_until
+from bridge.runtime.shard import Shard, ShardPorts
+from bridge.runtime.supervisor import Endpoint, LifePorts, Supervisor
+from bridge.source import dintero
+from bridge.source.api import RequestObserver
+from bridge.source.client import HttpTransport
+from bridge.store.base import Store
+from bridge.store.folder import CacheFolder
+from bridge.store.sqlite import SqliteStore, remove
+
+CACHE_AGE_S_MAX = 3 * 86_400.0
+"""A cache that has not moved for longer is not read on from; tombstones stay in the log for 7 days."""
+
+ENDPOINTS = frozenset({"token", "tags.list", "customers.list", "customers.read"})
+"""Templates of the calls that are made."""
+
+DEADLETTER_REASONS = frozenset({"malformed", "too_large", "unknown_kind"})
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """One process, ready to run."""
+
+    supervisor: Supervisor
+    metrics: Metrics
+    probes: ProbeServer
+    sources: Sequence[dintero.DinteroSource]
+    readers: Mapping[int, Sequence[SourceReader]]
+    folder: CacheFolder
+
+    async def run(self) -> None:
+        """Until stopped; see `Supervisor.run`. Connections and the cache folder are released at the end."""
+        try:
+            await self.supervisor.run()
+        finally:
+            for source in self.sources:
+                await source.close()
+            self.folder.release()
+
+    def stop(self) -> None:
+        """Soft stop."""
+        self.supervisor.stop()
+
+    def proved_until(self) -> float:
+        """Wall-clock seconds up to which every configured collection is published; 0 before the first reading."""
+        return proved_until(self.supervisor, self.readers)
+
+
+def topic_plan(config: Config) -> TopicPlan:
+    """The topics of a configuration."""
+    return TopicPlan(config.bridge.name, config.bridge.shards, config.kafka.partitions)
+
+
+def account_of(section: SourceSection) -> Account:
+    """Where the source's events come from."""
+    return Account(section.id, section.provider, section.account)
+
+
+def build_source(section: SourceSection, clock: Clock, observer: RequestObserver) -> dintero.DinteroSource:
+    """The provider's side of one source. The caller closes it."""
+    settings = section.dintero()
+    return dintero.build(settings, HttpTransport(settings.base_url), clock, observer)
+
+
+def build(config: Config, clock: Clock) -> Bridge:
+    """Everything of one process. Raises `EnvironmentUnavailable` when the data folder cannot be used."""
+    metrics = Metrics(clock, _vocabulary(config), __version__)
+    plan = topic_plan(config)
+    sources: list[dintero.DinteroSource] = []
+    readers: dict[int, list[SourceReader]] = {}
+    for section in config.sources:
+        source = build_source(section, clock, SourceMetrics(section.id, metrics))
+        sources.append(source)
+        shard = partition_of(section.id.encode(), plan.shards)
+        readers.setdefault(shard, []).append(_reader(config, section, source, clock, metrics))
+    folder = CacheFolder.claim(config.bridge.data_dir, config.bridge.name)
+
+    async def prepare() -> Cluster:
+        return await ensure(config.kafka, plan, config.kafka.create_topics)
+
+    def inbox() -> Inbox:
+        return Inbox(config.kafka, plan.inbox, plan.bridge, clock)
+
+    def assignment(inbox: Inbox, cluster: Cluster) -> Assignment:
+        parts = ShardParts(config, plan.sized(cluster), cluster, folder.path, clock, metrics)
+        return Assignment(
+            inbox,
+            lambda number: parts.shard(number, inbox, readers.get(number, ())),
+            lambda number: remove(parts.cache(number)),
+            clock,
+            metrics,
+        )
+
+    def status() -> ProcessStatus:
+        return process_status(supervisor, readers, plan.shards, metrics)
+
+    probes = ProbeServer(config.http.listen, metrics, status)
+    endpoints: list[Endpoint] = [probes]
+    ports = LifePorts(prepare, inbox, assignment)
+    supervisor = Supervisor(ports, endpoints, clock, grace_s=config.bridge.shutdown_grace)
+    return Bridge(supervisor, metrics, probes, sources, readers, folder)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardParts:
+    """What the shards of one life have in common; builds one at a time."""
+
+    config: Config
+    topics: TopicPlan
+    cluster: Cluster
+    folder: Path
+    clock: Clock
+    metrics: Metrics
+
+    def cache(self, number: int) -> Path:
+        """The file that caches a shard's state."""
+        return self.folder / f"shard-{number}.sqlite"
+
+    def shard(self, number: int, inbox: Inbox, readers: Sequence[SourceReader]) -> Shard:
+        """A new life of a shard."""
+        identity = {"cluster": self.cluster.id, "topic": self.topics.state, "shard": str(number)}
+
+        def producer() -> KafkaProducer:
+            return KafkaProducer(
+                self.config.kafka,
+                transactional_id=f"{self.topics.bridge}-{number}",
+                group_id=self.topics.bridge,
+                inbox_topic=self.topics.inbox,
+                shard=number,
+                partitions=self.cluster.partitions,
+                record_bytes_max=self.topics.record_bytes_max,
+                clock=self.clock,
+            )
+
+        def open_store() -> Store:
+            return SqliteStore.open(self.cache(number), identity, self.clock, age_s_max=CACHE_AGE_S_MAX)
+
+        async def restored(store: Store) -> None:
+            progress = RestoreProgress(number, self.clock)
+            await restore(self.config.kafka, self.topics.state, number, store, self.clock, progress)
+
+        ports = ShardPorts(
+            inbox=OwnPartition(inbox, number),
+            producer=producer,
+            open_store=open_store,
+            discard_store=lambda: remove(self.cache(number)),
+            restore=restored,
+        )
+        return Shard(number, readers, ports, self.topics, self.clock, self.metrics)
+
+
+class RestoreProgress:
+    """Log lines for a restore that takes long; nothing for one that does not."""
+
+    INTERVAL_S = 5.0
+
+    def __init__(self, shard: int, clock: Clock) -> None:
+        self._shard = shard
+        self._clock = clock
+        self._due = clock.monotonic() + self.INTERVAL_S
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._clock.monotonic() >= self._due:
+            self._due += self.INTERVAL_S
+            log.info("restoring", shard=self._shard, done=done, total=total)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceMetrics:
+    """What the client of one source tells, as metrics. Implements `RequestObserver`."""
+
+    source: str
+    metrics: Metrics
+
+    def request(self, endpoint: str, status: int | None, seconds: float) -> None:
+        """One exchange ended."""
+        self.metrics.api_request(self.source, endpoint, status, seconds)
+
+    def throttled(self, seconds: float) -> None:
+        """The source is held for so much longer."""
+        self.metrics.api_throttled(self.source, seconds)
+
+    def budget_remaining(self, value: float) -> None:
+        """Requests that could be sent now."""
+        self.metrics.api_budget(self.source, value)
+
+
+def _reader(
+    config: Config, section: SourceSection, source: dintero.DinteroSource, clock: Clock, metrics: Metrics
+) -> SourceReader:
+    plans = {name: ReadingPlan(section.poll_interval_s(name)) for name in section.collections}
+    return SourceReader(
+        account=account_of(section),
+        builder=EventBuilder(account_of(section), config.bridge.content_mode),
+        feeds=[source.feeds[Collection(name)] for name in section.collections],
+        plans=plans,
+        silent_snapshot=section.snapshot == "silent",
+        clock=clock,
+        metrics=metrics,
+    )
+
+
+def _vocabulary(config: Config) -> Vocabulary:
+    return Vocabulary(
+        sources=frozenset(section.id for section in config.sources),
+        endpoints=ENDPOINTS,
+        event_types=frozenset(kind.type for kind in CATALOG),
+        reasons=DEADLETTER_REASONS,
+    )

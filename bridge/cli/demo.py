@@ -1,0 +1,203 @@
+"""`bridge demo`: the whole thing on one machine: a real Kafka, a provider whose customers live, the bridge, a view.
+
+Everything is what a user would run, only in one process: the sandbox serves HTTP, the bridge polls it, the view reads
+Kafka like any consumer. At the end the world stands still, the bridge catches up and drains, and `verify` has the
+last word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import click
+from pydantic import SecretStr
+from rich.console import Console
+from rich.live import Live
+
+from bridge import assembly
+from bridge.cli.live import Tally, counts_table, latency_line, screen
+from bridge.cli.loop import run_async, stop_on_signals
+from bridge.cli.service import configure_logs
+from bridge.cli.verify import prove
+from bridge.clock import SystemClock
+from bridge.config import BridgeSection, Config, HttpSection, SourceSection
+from bridge.errors import EnvironmentUnavailable
+from bridge.publish.reading import read_topics
+from bridge.publish.settings import KafkaSettings
+
+RATES = {"sign_up": 60.0, "edit": 240.0, "rename": 20.0, "delete": 20.0, "tag_create": 15.0, "tag_delete": 8.0}
+"""Changes per minute: every event type within a few seconds, and slow enough to read."""
+
+POLL_INTERVAL_S = 1.0
+REFRESH_S = 0.25
+CATCH_UP_S = 30.0
+"""For the bridge to publish the last changes of the world."""
+
+START_S = 60.0
+"""From the start of the bridge to its first event."""
+
+
+@click.command(epilog="Example:  bridge demo --seconds 60")
+@click.option("--seconds", type=click.FloatRange(min=5), help="Stop by itself; until Ctrl-C otherwise.")
+@click.option("--customers", type=click.IntRange(1, 200_000), default=2_000, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--bootstrap", envvar="KAFKA_BOOTSTRAP_SERVERS", help="Use this Kafka instead of starting one.")
+@click.pass_obj
+def demo(debug: bool, seconds: float | None, customers: int, seed: int, bootstrap: str | None) -> None:
+    """Watch customers change at a provider and arrive as events in Kafka; nothing needs to be installed.
+
+    The first start resolves Kafka's jars, which takes about a minute.
+    """
+    sys.exit(run_async(_demo(debug, seconds, customers, seed, bootstrap)))
+
+
+async def _demo(debug: bool, seconds: float | None, customers: int, seed: int, bootstrap: str | None) -> int:
+    from bridge.sandbox.api import SandboxApi  # noqa: PLC0415
+    from bridge.sandbox.http import serve  # noqa: PLC0415
+    from bridge.sandbox.population.life import Rates  # noqa: PLC0415
+    from bridge.sandbox.switches import Switches  # noqa: PLC0415
+    from bridge.sandbox.world import World, live  # noqa: PLC0415
+
+    console = Console(soft_wrap=True)
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        servers = bootstrap or str(await stack.enter_async_context(_local_kafka(console)))
+        _say(console, f"building {customers:,} customers (seed {seed})")
+        switches = Switches(timestamp_precision="milliseconds")
+        world = World(seed, customers, 20, Rates(), clock, rules=switches.rules())
+        url = await stack.enter_async_context(serve(SandboxApi(world, switches, clock)))
+        data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bridge-demo-")))
+        config = _config(servers, f"{url}/v1", data_dir)
+        configure_logs(config, debug, "console", quiet=not debug)
+        bridge = assembly.build(config, clock)
+        stop = asyncio.Event()
+        stack.enter_context(stop_on_signals(stop.set))
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(bridge.run(), name="bridge")
+            tally = Tally()
+            _say(console, "reading everything once")
+            await _wait_ready(bridge, running)
+            watcher = group.create_task(_watch(config, tally, clock), name="consumer")
+            world.rates = Rates(**RATES)
+            living = group.create_task(live(world), name="world")
+            try:
+                deadline = None if seconds is None else time.monotonic() + seconds
+                with _view(
+                    console,
+                    tally,
+                    f"Kafka {servers}   provider {url}/v1   metrics http://127.0.0.1:{bridge.probes.port}/",
+                ) as refresh:
+                    while not stop.is_set() and (deadline is None or time.monotonic() < deadline):
+                        tally.learn(world.truth.after(tally.truth_number))
+                        refresh()
+                        await asyncio.sleep(REFRESH_S)
+                    living.cancel()
+                    tally.learn(world.truth.after(tally.truth_number))
+                    await _catch_up(bridge, refresh)
+            finally:
+                living.cancel()
+                watcher.cancel()
+                bridge.stop()
+        return await _summary(console, config, tally, clock)
+
+
+@asynccontextmanager
+async def _local_kafka(console: Console) -> AsyncIterator[str]:
+    from bridge.sandbox.kafka import LocalKafka  # noqa: PLC0415
+
+    kafka = LocalKafka()
+    await kafka.start(lambda text: _say(console, text))
+    try:
+        yield kafka.bootstrap_servers
+    finally:
+        await kafka.stop()
+
+
+def _config(servers: str, api_url: str, data_dir: Path) -> Config:
+    """A bridge of its own on whatever Kafka is used: a name that no former demo had."""
+    name = f"demo-{os.getpid()}-{int(time.time())}"
+    return Config(
+        kafka=KafkaSettings(bootstrap_servers=servers.split(",")),
+        bridge=BridgeSection(name=name, shards=4, data_dir=data_dir),
+        http=HttpSection(listen="127.0.0.1:0"),
+        sources=[
+            SourceSection(
+                id="acme",
+                provider="dintero",
+                account="T12345678",
+                client_id="sandbox",
+                client_secret=SecretStr("sandbox-secret"),
+                base_url=api_url,
+                poll_interval=POLL_INTERVAL_S,
+                request_budget=200.0,
+            )
+        ],
+    )
+
+
+async def _wait_ready(bridge: assembly.Bridge, running: asyncio.Task[None]) -> None:
+    """Until everything was read once."""
+    deadline = time.monotonic() + START_S
+    while bridge.proved_until() == 0.0:
+        if running.done() or time.monotonic() > deadline:
+            raise EnvironmentUnavailable(
+                f"the bridge did not come up within {START_S:.0f} s: {bridge.supervisor.trouble or 'still reading'}; "
+                "run again with --debug to see why"
+            )
+        await asyncio.sleep(0.05)
+
+
+async def _watch(config: Config, tally: Tally, clock: SystemClock) -> None:
+    """Read the events like any consumer, committed ones only, from the first."""
+    plan = assembly.topic_plan(config)
+    async with aclosing(read_topics(config.kafka, plan.event_topics, clock, follow=True)) as messages:
+        async for message in messages:
+            tally.count(message, clock.wall())
+
+
+@contextmanager
+def _view(console: Console, tally: Tally, title: str) -> Iterator[Callable[[], None]]:
+    """A screen that refreshes in place on a terminal; a line every few seconds elsewhere."""
+    if console.is_terminal:
+        with Live(screen(tally, title), console=console, auto_refresh=False, screen=False) as view:
+            yield lambda: view.update(screen(tally, title), refresh=True)
+        return
+    _say(console, title)
+    last = time.monotonic()
+
+    def line() -> None:
+        nonlocal last
+        if time.monotonic() - last >= 5.0:
+            last = time.monotonic()
+            _say(console, f"{sum(tally.counts.values()):,} events   {latency_line(tally)}")
+
+    yield line
+
+
+async def _catch_up(bridge: assembly.Bridge, refresh: Callable[[], None]) -> None:
+    """Until everything that happened before now is committed."""
+    now = time.time()
+    deadline = time.monotonic() + CATCH_UP_S
+    while bridge.proved_until() < now and time.monotonic() < deadline:
+        refresh()
+        await asyncio.sleep(REFRESH_S)
+    await asyncio.sleep(2 * REFRESH_S)  # for the view's own consumer to read the last of it
+    refresh()
+
+
+async def _summary(console: Console, config: Config, tally: Tally, clock: SystemClock) -> int:
+    console.print()
+    console.print(counts_table(tally))
+    console.print(latency_line(tally), highlight=False)
+    return await prove(config, clock, online=True)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False)

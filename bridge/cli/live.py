@@ -1,0 +1,103 @@
+"""What the demo shows: events as they arrive in Kafka, counted and timed against what really happened."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import orjson
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from bridge.model import instant
+from bridge.publish.reading import Message
+from bridge.sandbox.population.truth import Truth
+
+LAST_EVENTS = 12
+LATENCIES_MAX = 1_000_000
+"""Seconds kept as floats: 8 MB, more than a day of the demo's world."""
+
+
+class Line(NamedTuple):
+    """One event on the screen."""
+
+    sequence: int
+    type: str
+    subject: str
+    changed: str
+    latency_s: float | None
+
+
+class Tally:
+    """Events by type, and the time from a change to the moment when a consumer can read its event.
+
+    The time of a change is the provider's; for the deletion of a tag, which the provider does not date, the world's.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.lines: deque[Line] = deque(maxlen=LAST_EVENTS)
+        self.latencies: deque[float] = deque(maxlen=LATENCIES_MAX)
+        self._deleted_at: dict[str, float] = {}
+        self.truth_number = 0
+        """Of the last entry of the truth log taken note of."""
+
+    def learn(self, truth: Sequence[Truth]) -> None:
+        """Take note of deletions."""
+        for entry in truth:
+            self.truth_number = entry.number
+            if entry.kind == "deleted":
+                self._deleted_at[entry.uid] = entry.at
+
+    def count(self, message: Message, now: float) -> None:
+        """One event that a `read_committed` consumer got at `now` (wall-clock seconds)."""
+        headers = dict(message.headers)
+        kind = (headers.get("ce_type") or b"").decode().removeprefix("bridge.").removesuffix(".v1")
+        data: dict[str, Any] = orjson.loads(message.value or b"{}")
+        subject = (headers.get("ce_subject") or b"").decode()
+        self.counts[kind] += 1
+        latency = None
+        if not kind.endswith("snapshot"):
+            changed_at = self._deleted_at.pop(subject, None) if kind.endswith("deleted") else None
+            latency = now - (changed_at or instant(data["changed_at"]) / 1_000_000)
+            self.latencies.append(latency)
+        changed = ", ".join(pointer[1:] for pointer in data.get("changed", ()))
+        self.lines.append(Line(data.get("sequence", 0), kind, subject, changed, latency))
+
+    def quantile(self, share: float) -> float | None:
+        """Seconds within which `share` of the changes were in Kafka; None before the first."""
+        ordered = sorted(self.latencies)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else None
+
+
+def screen(tally: Tally, title: str) -> RenderableType:
+    """The whole live view."""
+    return Group(title, "", counts_table(tally), "", _last_events(tally), "", latency_line(tally))
+
+
+def counts_table(tally: Tally) -> Table:
+    """Events by type."""
+    table = Table("event type", "published", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    for kind, count in sorted(tally.counts.items()):
+        table.add_row(kind, f"{count:,}")
+    return table
+
+
+def latency_line(tally: Tally) -> str:
+    """One sentence about the latency."""
+    p50, p99 = tally.quantile(0.5), tally.quantile(0.99)
+    if p50 is None or p99 is None:
+        return "latency: no change yet"
+    figures = f"p50 {p50:.2f} s, p99 {p99:.2f} s ({len(tally.latencies)} changes)"
+    return f"latency from the change at the provider to a readable event: {figures}"
+
+
+def _last_events(tally: Tally) -> Table:
+    table = Table("sequence", "event", "subject", "changed", "latency", box=None, pad_edge=False)
+    for line in reversed(tally.lines):
+        latency = "" if line.latency_s is None else f"{line.latency_s:.2f} s"
+        table.add_row(str(line.sequence), line.type, escape(line.subject), escape(line.changed[:60]), latency)
+    return table

@@ -1,0 +1,134 @@
+"""`bridge verify`: the proof, for people and for scripts; the demo ends with it too."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from bridge import assembly
+from bridge.cli.errors import EXIT_FAILED
+from bridge.cli.loop import run_async
+from bridge.cli.output import JSON, safe_json
+from bridge.cli.service import CONFIG, SilentObserver, configure_logs
+from bridge.clock import Clock, SystemClock
+from bridge.config import Config, SourceSection, load
+from bridge.errors import ConfigurationError
+from bridge.verify.online import KafkaStateView, compare
+from bridge.verify.reading import WAIT_S
+from bridge.verify.reading import verify as verify_kafka
+from bridge.verify.report import as_json as verdict_json
+from bridge.verify.report import show
+from bridge.verify.verdict import Verdict, joined, printable
+
+
+@click.command(epilog="Example:  bridge verify -c bridge.toml --online")
+@CONFIG
+@click.option("--source", help="Only this source.")
+@click.option("--online", is_flag=True, help="Also compare the state with what the providers show.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0),
+    default=WAIT_S,
+    show_default=True,
+    help="Seconds for what is under way.",
+)
+@JSON
+@click.pass_obj
+def verify(debug: bool, path: Path, source: str | None, online: bool, wait_s: float, as_json: bool) -> None:
+    """Prove from Kafka that no event is missing, doubled or wrong; the bridge may be running.
+
+    Exit code 1 when an invariant is broken.
+    """
+    config = load(path)
+    configure_logs(config, debug, "auto", quiet=True)
+    clock = SystemClock()
+    sys.exit(run_async(prove(config, clock, source=source, online=online, as_json=as_json, wait_s=wait_s)))
+
+
+async def prove(
+    config: Config,
+    clock: Clock,
+    *,
+    source: str | None = None,
+    online: bool = False,
+    as_json: bool = False,
+    wait_s: float = WAIT_S,
+) -> int:
+    """Verify and report on stdout, progress on stderr; the exit code."""
+    sections = [section for section in config.sources if source in (None, section.id)]
+    if source is not None and not sections and online:
+        raise _unknown_source(config, source)
+    with _progress(Console(stderr=True)) as progress:
+        plan = assembly.topic_plan(config)
+        verdicts = [await verify_kafka(config.kafka, plan, clock, progress, source=source, wait_s=wait_s)]
+        if source is not None and not sections and not verdicts[0].figures["sources"]:
+            raise _unknown_source(config, source)
+        if online:
+            for section in sections:
+                verdicts += await _compare(config, section, clock, progress, wait_s)
+    verdict = joined(verdicts)
+    if as_json:
+        click.echo(safe_json(verdict_json(verdict)))
+    else:
+        show(verdict, Console(soft_wrap=True))
+    return 0 if verdict.ok else EXIT_FAILED
+
+
+async def _compare(
+    config: Config, section: SourceSection, clock: Clock, progress: Callable[[str, int, int], None], wait_s: float
+) -> list[Verdict]:
+    """One source against its provider."""
+    source = assembly.build_source(section, clock, SilentObserver())
+    plan = assembly.topic_plan(config)
+    try:
+        verdicts = []
+        for collection in section.collections:
+            view = partial(KafkaStateView, config.kafka, plan, section.id, collection, clock)
+            feed = source.feeds[collection]
+            verdicts.append(await compare(section.id, feed, view, clock, progress, wait_s=wait_s))
+        return verdicts
+    finally:
+        await source.close()
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Bars on a terminal; elsewhere a line per finished stage that took a while."""
+    if console.is_terminal:
+        with Progress(console=console, transient=True) as bars:
+            tasks: dict[str, TaskID] = {}
+
+            def move(stage: str, done: int, total: int) -> None:
+                task = tasks.get(stage)
+                if task is None:
+                    task = tasks[stage] = bars.add_task(stage, total=total)
+                bars.update(task, completed=done, total=max(total, 1))
+
+            yield move
+        return
+    last = time.monotonic()
+
+    def tell(stage: str, done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= 5.0:
+            last = time.monotonic()
+            console.print(f"verify: {stage} {done:,} of {total:,}", highlight=False)
+
+    yield tell
+
+
+def _unknown_source(config: Config, source: str) -> ConfigurationError:
+    names = [section.id for section in config.sources]
+    near = difflib.get_close_matches(source, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names) or 'none'}"
+    return ConfigurationError(f"no source is called {printable(source)}; {hint}")

@@ -1,0 +1,236 @@
+"""Config: one TOML file → settings, checked as a whole before anything is touched.
+
+Each section's model lives beside the code that reads it; here they are joined, values from the environment or from
+files are put in their places, and every problem is told with its place and remedy. Secrets become `SecretStr` and
+never appear in a message.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from bridge.errors import ConfigurationError
+from bridge.event.envelope import ContentMode
+from bridge.model import SOURCE_ID, Collection
+from bridge.publish.settings import KafkaSettings
+from bridge.source.dintero import API as DINTERO_API
+from bridge.source.dintero import DinteroSettings
+
+SECRET_FILE_BYTES_MAX = 64 * 1024
+"""A secret is a line, not a disk image."""
+
+SHARDS_MAX = 1024
+"""Each shard is a partition of two topics and a transactional id; beyond that use several bridges."""
+
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|m|h|d)", re.ASCII)
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_RATE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s*/\s*(s|m)", re.ASCII)
+
+
+def parse_duration(value: object) -> float:
+    """Seconds of `"5s"`, `"1.5m"`, `"6h"`, `"250ms"`, `"1d"`; ValueError otherwise."""
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError('a duration is a number with a unit, such as "5s", "250ms", "10m", "6h" or "1d"')
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def parse_rate(value: object) -> float:
+    """Requests per second of `"10/s"` or `"300/m"`; ValueError otherwise."""
+    match = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if match is None or float(match[1]) <= 0:
+        raise ValueError('a rate is a number above 0 with a unit, such as "10/s" or "300/m"')
+    return float(match[1]) / _SECONDS[match[2]]
+
+
+Seconds = Annotated[float, BeforeValidator(lambda value: value if isinstance(value, float) else parse_duration(value))]
+PerSecond = Annotated[float, BeforeValidator(lambda value: value if isinstance(value, float) else parse_rate(value))]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BridgeSection(_Section):
+    """`[bridge]`: what this bridge is called and how its work is cut."""
+
+    name: str = Field("bridge", pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}$")
+    shards: int = Field(16, ge=1, le=SHARDS_MAX)
+    data_dir: Path = Path("./data")
+    shutdown_grace: Seconds = 20.0
+    content_mode: ContentMode = ContentMode.BINARY
+
+
+class HttpSection(_Section):
+    """`[http]`: where metrics, health and the status page listen. Loopback by default: they are not for the world."""
+
+    listen: str = Field("127.0.0.1:8080", pattern=r"^.+:\d{1,5}$")
+
+
+class SourceSection(_Section):
+    """`[[sources]]`: one account of one provider."""
+
+    id: str
+    provider: Literal["dintero"]
+    account: str
+    client_id: str = Field(min_length=1)
+    client_secret: SecretStr = Field(min_length=1)
+    base_url: str | None = Field(None, pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$")  # None: the provider's own
+    collections: list[Collection] = Field([Collection.CUSTOMERS, Collection.TAGS], min_length=1)
+    poll_interval: Seconds | dict[Collection, Seconds] = 5.0
+    poll_overlap: Seconds = 10.0
+    request_budget: PerSecond = 10.0
+    snapshot: Literal["events", "silent"] = "events"
+    cursor_kind: Literal["id", "customer_id"] = "id"
+
+    def dintero(self) -> DinteroSettings:
+        """The settings of the provider's client. Raises `ValidationError` for what only the provider knows."""
+        return DinteroSettings(
+            source=self.id,
+            account=self.account,
+            client_id=self.client_id,
+            client_secret=self.client_secret,
+            base_url=self.base_url or DINTERO_API,
+            request_rate=self.request_budget,
+            poll_overlap_s=self.poll_overlap,
+            cursor_kind=self.cursor_kind,
+        )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SourceSection:
+        if SOURCE_ID.fullmatch(self.id) is None:
+            raise ValueError(f"id {self.id!r} does not match ^{SOURCE_ID.pattern}$")
+        try:
+            self.dintero()
+        except ValidationError as error:
+            problems = (f"{_dotted(p['loc'])}: {p['msg'].removeprefix('Value error, ')}" for p in error.errors())
+            raise ValueError("; ".join(problems)) from None
+        if len(set(self.collections)) != len(self.collections):
+            raise ValueError("collections names one twice")
+        unread = set(self.collections) - {Collection.CUSTOMERS, Collection.TAGS}
+        if unread:
+            raise ValueError(f"collections: {', '.join(sorted(unread))} cannot be read by this release")
+        return self
+
+    def poll_interval_s(self, collection: Collection) -> float:
+        """Seconds between two polls of a collection."""
+        if isinstance(self.poll_interval, dict):
+            return self.poll_interval.get(collection, 5.0)
+        return self.poll_interval
+
+
+class Config(_Section):
+    """The whole file."""
+
+    kafka: KafkaSettings
+    bridge: BridgeSection = BridgeSection()
+    http: HttpSection = HttpSection()
+    sources: list[SourceSection] = Field([], max_length=10_000)
+
+    @model_validator(mode="after")
+    def _unique(self) -> Config:
+        ids = [source.id for source in self.sources]
+        for source_id in ids:
+            if ids.count(source_id) > 1:
+                raise ValueError(f"sources: two of them have the id {source_id!r}")
+        return self
+
+
+def load(path: Path) -> Config:
+    """The file's settings. Raises `ConfigurationError` with file, key and remedy."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ConfigurationError(f"{path}: cannot be read ({reason}); name the file with -c") from None
+    return parse(text, str(path), path.parent)
+
+
+def parse(text: str, name: str, folder: Path) -> Config:
+    """As `load`, from text. Relative `{ file = … }` paths are looked up in `folder`."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{name}: not valid TOML: {error}") from None
+    resolved = _resolved(raw, name, folder, ())
+    try:
+        return Config.model_validate(resolved)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_problems(error, name))) from None
+
+
+def _resolved(value: Any, name: str, folder: Path, place: tuple[str | int, ...]) -> Any:
+    """The value with every `{ env = … }` and `{ file = … }` replaced. `Any`: TOML is recursive."""
+    if isinstance(value, list):
+        return [_resolved(item, name, folder, (*place, index)) for index, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"env"}:
+        found = os.environ.get(str(value["env"]))
+        if not found:
+            raise ConfigurationError(
+                f"{name}: {_dotted(place)} comes from the environment variable {value['env']}, which is not set; "
+                f"export {value['env']}=… before starting"
+            )
+        return found
+    if value.keys() == {"file"}:
+        return _secret_file(folder / str(value["file"]), name, place)
+    return {key: _resolved(item, name, folder, (*place, key)) for key, item in value.items()}
+
+
+def _secret_file(path: Path, name: str, place: tuple[str | int, ...]) -> str:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(SECRET_FILE_BYTES_MAX + 1)
+        # A file written by an editor ends with a newline, which belongs to no secret.
+        text = data.decode("utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise ConfigurationError(
+            f"{name}: {_dotted(place)} comes from the file {path}, which cannot be read ({error.strerror})"
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{name}: {_dotted(place)}: the file {path} is not UTF-8") from None
+    if not text or len(data) > SECRET_FILE_BYTES_MAX or "\n" in text:
+        raise ConfigurationError(f"{name}: {_dotted(place)}: the file {path} must hold exactly one line")
+    return text
+
+
+def _problems(error: ValidationError, name: str) -> Iterator[str]:
+    """One line per problem; never the value, because it may be a secret."""
+    for problem in error.errors(include_input=False, include_url=False):
+        place = problem["loc"]
+        if problem["type"] == "extra_forbidden":
+            known = list(_fields_at(place[:-1]))
+            near = difflib.get_close_matches(str(place[-1]), known, n=1)
+            hint = f'; did you mean "{near[0]}"?' if near else f"; known here: {', '.join(known)}"
+            yield f"{name}: {_dotted(place)}: unknown key{hint}"
+        elif problem["type"] == "missing":
+            yield f"{name}: {_dotted(place)}: missing; add it"
+        else:
+            yield f"{name}: {_dotted(place)}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _fields_at(place: tuple[str | int, ...]) -> Iterator[str]:
+    sections: Mapping[str, type[BaseModel]] = {
+        "kafka": KafkaSettings,
+        "bridge": BridgeSection,
+        "http": HttpSection,
+        "sources": SourceSection,
+    }
+    model = sections.get(str(place[0]), Config) if place else Config
+    yield from model.model_fields
+
+
+def _dotted(place: tuple[str | int, ...]) -> str:
+    text = ""
+    for part in place:
+        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else part
+    return text or "the file"

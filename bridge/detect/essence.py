@@ -1,0 +1,38 @@
+"""Essence: the part of a document whose change is an event.
+
+Two bodies with equal essence are the same document; the one that is known stays. Left out are values that move by
+themselves: the provider's change time, and the trail that Dintero writes into a customer at each rename (the rename
+itself is seen in `customer_id`). E-mail addresses compare without case, as providers compare them. Sets arrive in
+canonical order from the source, so lists compare by position here. The projection has a number
+(`store.record.ESSENCE`); raise it together with any change below.
+"""
+
+from __future__ import annotations
+
+from bridge.model import Body
+
+VOLATILE = frozenset({"updated_at"})
+"""Top-level fields that never make a change."""
+
+EXTRA_VOLATILE = frozenset({"customer_id_changes"})
+"""Fields of `extra` that never make a change: evidence of renames, shown but not compared."""
+
+CASELESS = ("email",)
+"""Top-level strings that compare without case."""
+
+
+def essence(body: Body) -> Body:
+    """The compared projection; the argument is not changed."""
+    result = {name: value for name, value in body.items() if name not in VOLATILE}
+    extra = result.get("extra")
+    if isinstance(extra, dict) and not EXTRA_VOLATILE.isdisjoint(extra):
+        rest = {name: value for name, value in extra.items() if name not in EXTRA_VOLATILE}
+        if rest:
+            result["extra"] = rest
+        else:
+            del result["extra"]
+    for name in CASELESS:
+        value = result.get(name)
+        if isinstance(value, str):
+            result[name] = value.lower()
+    return result

@@ -1,0 +1,77 @@
+"""Catalog: every event type there is, and which one a change is. The public contract in one table.
+
+A type's name, schema and topic never change; a new version of a payload is a new type (`.v2`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bridge.detect.diff import Change
+from bridge.model import Collection, Path
+
+
+class EventType(NamedTuple):
+    """name: `type` without prefix and version. collection: also the topic, behind the bridge's name."""
+
+    name: str
+    collection: Collection
+    description: str
+
+    @property
+    def type(self) -> str:
+        """CloudEvents `type`."""
+        return f"bridge.{self.name}.v1"
+
+    @property
+    def schema_id(self) -> str:
+        """CloudEvents `dataschema` and the JSON Schema's `$id`."""
+        return f"urn:bridge:schema:{self.name}:v1"
+
+
+def _declare(noun: str, collection: Collection) -> dict[str, EventType]:
+    texts = {
+        "snapshot": f"first sight of a {noun} during the initial read; not a change",
+        "created": f"a {noun} that was not there before",
+        "updated": f"fields of a {noun} changed",
+        "deleted": f"the {noun} is gone for good; followed by nothing else for its key in the transaction",
+    }
+    return {verb: EventType(f"{noun}.{verb}", collection, text) for verb, text in texts.items()}
+
+
+_BY_COLLECTION: dict[Collection, dict[str, EventType]] = {
+    Collection.CUSTOMERS: _declare("customer", Collection.CUSTOMERS),
+    Collection.TAGS: _declare("tag", Collection.TAGS),
+}
+
+RENAMED = EventType(
+    "customer.renamed",
+    Collection.CUSTOMERS,
+    "the customer_id changed, the uid did not; fields that changed with it are in the same event",
+)
+
+CATALOG: tuple[EventType, ...] = (
+    *_BY_COLLECTION[Collection.CUSTOMERS].values(),
+    RENAMED,
+    *_BY_COLLECTION[Collection.TAGS].values(),
+)
+"""Every event type that this release publishes."""
+
+TOPICS: tuple[Collection, ...] = (
+    Collection.CUSTOMERS,
+    Collection.TAGS,
+    Collection.USERS,
+)
+"""The event topics; memberships travel with customers."""
+
+
+def classify(collection: Collection, change: Change, path: Path) -> EventType:
+    """The type of a change. `path` tells a first sight in the initial read from a creation."""
+    types = _BY_COLLECTION[collection]
+    if change.before is None:
+        return types["snapshot" if path is Path.SNAPSHOT else "created"]
+    if change.after is None:
+        return types["deleted"]
+    if collection is Collection.CUSTOMERS and "/customer_id" in change.changed:
+        return RENAMED
+    return types["updated"]

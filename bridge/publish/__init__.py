@@ -1,0 +1,1 @@
+"""Publish: whole transactions into Kafka, the state log out of it, the inbox; nothing else here speaks Kafka."""

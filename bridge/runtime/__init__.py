@@ -1,0 +1,1 @@
+"""Runtime: the only folder that decides: what is read when, what is retried, what is restarted, what stops."""

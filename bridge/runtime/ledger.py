@@ -1,0 +1,151 @@
+"""Ledger: what a shard is about to make true, laid over what is stored.
+
+Steps write into the open batch and read through all layers (open batch, batch in flight, store), so the next page is
+compared with what the previous one will have published. The committer takes the open batch as a whole. A ledger
+belongs to one opening of a shard: when a commit fails or its outcome is unknown the ledger is dropped with
+everything in it, and nothing of it was ever in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from bridge.model import Collection, Path
+from bridge.publish.transaction import Record
+from bridge.store.base import Store
+
+BATCH_RECORDS_MAX = 8_000
+"""Records in one transaction, state included, before readers wait. A step is never split, so one page may exceed it."""
+
+BATCH_BYTES_MAX = 32 * 1024 * 1024
+"""Bytes of keys and values in one transaction before readers wait: bounds memory whatever the documents are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What the metrics want to know of one event, counted only after its commit. `changed_at` in microseconds."""
+
+    source: str
+    collection: Collection
+    type: str
+    path: Path
+    changed_at: int
+
+
+@dataclass(slots=True)
+class Batch:
+    """The content of one transaction, and what becomes true with it."""
+
+    records: list[Record] = field(default_factory=list)
+    state: dict[str, bytes | None] = field(default_factory=dict)
+    inbox_offset: int | None = None
+    events: list[Published] = field(default_factory=list)
+    deadletters: list[str] = field(default_factory=list)
+    caught_up: dict[tuple[str, Collection], float] = field(default_factory=dict)
+    documents: dict[tuple[str, Collection], int] = field(default_factory=dict)
+    bytes: int = 0
+
+    @property
+    def empty(self) -> bool:
+        """True when there is nothing to write to Kafka."""
+        return not self.records and not self.state and self.inbox_offset is None
+
+    @property
+    def full(self) -> bool:
+        """True when readers have to wait for the commit."""
+        return len(self.records) + len(self.state) >= BATCH_RECORDS_MAX or self.bytes >= BATCH_BYTES_MAX
+
+
+class Ledger:
+    """See the module. Everything but the two `wait_` methods is synchronous: a step is never half written."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._open = Batch()
+        self._flying = Batch()
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    @property
+    def open(self) -> Batch:
+        """The batch that steps write into; change it only through the methods below, or add to its lists."""
+        return self._open
+
+    def get_many(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """The newest value of each key that exists, pending ones included."""
+        found: dict[str, bytes] = {}
+        ask: list[str] = []
+        for key in keys:
+            for layer in (self._open.state, self._flying.state):
+                if key in layer:
+                    value = layer[key]
+                    if value is not None:
+                        found[key] = value
+                    break
+            else:
+                ask.append(key)
+        if ask:
+            found.update(self._store.get_many(ask))
+        return found
+
+    def get(self, key: str) -> bytes | None:
+        """The newest value of one key."""
+        return self.get_many([key]).get(key)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Every existing key that begins with `prefix`, pending ones included; unordered."""
+        pending = {**self._flying.state, **self._open.state}
+        for key, _ in self._store.scan(prefix):
+            if key not in pending:
+                yield key
+        for key, value in pending.items():
+            if value is not None and key.startswith(prefix):
+                yield key
+
+    def put(self, key: str, value: bytes | None) -> None:
+        """Set the state record of a key; None removes it."""
+        self._open.state[key] = value
+        self._open.bytes += len(key) + len(value or b"")
+        self._check_room()
+
+    def write(self, record: Record) -> None:
+        """Add a record to another topic (an event, a dead letter)."""
+        self._open.records.append(record)
+        self._open.bytes += len(record.key) + len(record.value or b"")
+        self._check_room()
+
+    def wake(self) -> None:
+        """Ask for a commit soon. State alone (a cursor that moved) may wait for the shard's tick."""
+        self._wake.set()
+
+    async def wait_room(self) -> None:
+        """Return when a further step may be written; bounds the batch."""
+        await self._room.wait()
+
+    async def wait_wake(self) -> None:
+        """Return when somebody asked for a commit."""
+        await self._wake.wait()
+        self._wake.clear()
+
+    def take(self) -> Batch:
+        """The open batch is now in flight; steps go on in a new one. One batch flies at a time."""
+        assert self._flying.empty, "the previous batch was not settled"
+        self._flying, self._open = self._open, Batch()
+        self._check_room()
+        return self._flying
+
+    def settle(self, position: int | None) -> None:
+        """The batch in flight is committed: make it the store's. `position`: next offset of the state partition."""
+        if position is not None:
+            self._store.apply(self._flying.state.items(), position)
+        self._flying = Batch()
+
+    def _check_room(self) -> None:
+        if self._open.full:
+            self._room.clear()
+            self._wake.set()
+        else:
+            self._room.set()

@@ -1,0 +1,212 @@
+"""Reading: the loop of one feed: page → confirm suspects → step → wait until it is due again.
+
+One task per feed, owned by its shard's task group and ended by cancellation, which is safe at every await: a page
+that was not written into the ledger is simply read again. Provider trouble stays in here as back-off and status;
+what Kafka does to the shard ends the task from outside.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bridge.clock import Clock
+from bridge.detect.scan import DeleteLimit, suspects
+from bridge.errors import AccessDenied, CursorRejected, Malformed, RequestRefused, SourceError
+from bridge.event.envelope import EventBuilder
+from bridge.model import Account, Collection, Document
+from bridge.observability.logs import Throttle, get_logger
+from bridge.observability.metrics import Metrics
+from bridge.publish.topics import TopicPlan
+from bridge.runtime.ledger import Ledger
+from bridge.runtime.schedule import ACCESS_PROBE_S, Backoff, wait_s
+from bridge.runtime.step import SourceStep, StepLimits
+from bridge.source.feed import Feed, Page
+
+COMPLAINT_INTERVAL_S = 30.0
+"""Between two log lines about the same trouble of the same feed."""
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingPlan:
+    """How a feed is read: seconds between the starts of two polls, and what needs a person's word."""
+
+    poll_interval_s: float
+    delete_limit: DeleteLimit = field(default_factory=DeleteLimit)
+
+
+@dataclass(slots=True)
+class ReadingStatus:
+    """What the status page and `/ready` show of one feed; written by the loop, read by anybody."""
+
+    mode: str = "waiting"
+    caught_up: bool = False
+    last_error: str | None = None
+    failing_since: float | None = None
+    held: frozenset[str] = field(default_factory=frozenset)
+
+
+class Reading:
+    """The loop of one feed during one opening of its shard."""
+
+    def __init__(
+        self,
+        source: str,
+        feed: Feed,
+        step: SourceStep,
+        ledger: Ledger,
+        plan: ReadingPlan,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._source = source
+        self._feed = feed
+        self._step = step
+        self._ledger = ledger
+        self._plan = plan
+        self._clock = clock
+        self._metrics = metrics
+        self._throttle = Throttle(COMPLAINT_INTERVAL_S, clock)
+        self._begin_again = False
+        self.status = ReadingStatus()
+
+    @property
+    def collection(self) -> Collection:
+        """What is read."""
+        return self._feed.collection
+
+    @property
+    def documents(self) -> int:
+        """How many documents are known."""
+        return self._step.documents(self._feed.collection)
+
+    async def run(self) -> None:
+        """Read for ever; ends by cancellation only. Errors of the provider never leave."""
+        backoff = Backoff()
+        while True:
+            started = self._clock.monotonic()
+            try:
+                more = await self._once()
+            except SourceError as error:
+                # A position that the feed cannot use is given up: everything is read again, and falls out in the diff.
+                self._begin_again = self._begin_again or isinstance(error, CursorRejected)
+                backoff = backoff.failed()
+                await self._clock.sleep(self._trouble(error, backoff))
+                continue
+            backoff = Backoff()
+            self._recovered()
+            self._metrics.loop_progress(self._source, self._feed.collection)
+            if not more:
+                await self._clock.sleep(wait_s(started, self._plan.poll_interval_s, self._clock.monotonic()))
+
+    async def _once(self) -> bool:
+        collection = self._feed.collection
+        page = await self._feed.page(None if self._begin_again else self._step.cursor(collection))
+        self._begin_again = False
+        self.status.mode = page.path
+        confirmed = await self._confirm(page)
+        gone_at = {gone.uid: gone.at for gone in page.gone}
+        result = self._step.absorb(collection, page, confirmed, gone_at)
+        self._metrics.documents_read(self._source, collection, result.read)
+        self._metrics.documents_unchanged(self._source, collection, result.unchanged)
+        if page.caught_up_to is not None:
+            self.status.caught_up = True
+            self._ledger.open.caught_up[self._source, collection] = page.caught_up_to
+            self._ledger.wake()
+        await self._ledger.wait_room()
+        return page.more
+
+    async def _confirm(self, page: Page) -> Mapping[str, Document | None]:
+        """Second look at every known document that seems to be gone."""
+        collection = self._feed.collection
+        uids = [gone.uid for gone in page.gone]
+        if page.whole:
+            uids += self._missing(page)
+        known = self._step.known(collection, uids)
+        return await self._feed.fetch(known) if known else {}
+
+    def _missing(self, page: Page) -> list[str]:
+        """Known uids that a whole reading does not show; none when there are suspiciously many."""
+        collection = self._feed.collection
+        known = self._step.known_uids(collection)
+        seen = [document.uid for document in page.documents] + [gone.uid for gone in page.gone]
+        seen += [reject.uid for reject in page.rejects if reject.uid is not None]
+        missing = suspects(known, seen)
+        held = self._plan.delete_limit.holds(len(missing), len(known))
+        self.status.held = frozenset(missing) if held else frozenset()
+        self._metrics.deletions_held(self._source, collection, len(self.status.held))
+        if held and self._throttle.admit("held") is not None:
+            log.warning(
+                "too many documents missing at once, deletions held",
+                source=self._source,
+                collection=collection,
+                missing=len(missing),
+                known=len(known),
+            )
+        return [] if held else missing
+
+    @property
+    def ready(self) -> bool:
+        """True when the last request was answered."""
+        return self.status.mode != "waiting" and self.status.last_error is None
+
+    def _trouble(self, error: SourceError, backoff: Backoff) -> float:
+        """Note what happened; seconds to wait."""
+        if self.status.failing_since is None:
+            self.status.failing_since = self._clock.wall()
+        self.status.last_error = str(error)
+        if isinstance(error, AccessDenied):
+            delay = ACCESS_PROBE_S
+        else:
+            hint = getattr(error, "delay_s", None)
+            delay = backoff.delay_s(random.random(), hint)
+        if self._throttle.admit("trouble", delay) is not None:
+            serious = isinstance(error, AccessDenied | RequestRefused | Malformed)
+            log.log(
+                40 if serious else 30,
+                "the provider cannot be read",
+                source=self._source,
+                collection=self._feed.collection,
+                cause=type(error).__name__,
+                detail=str(error),
+                attempt=backoff.attempts,
+                next_try_s=round(delay, 1),
+            )
+        return delay
+
+    def _recovered(self) -> None:
+        if self.status.failing_since is not None and self._throttle.over("trouble"):
+            log.info(
+                "the provider is read again",
+                source=self._source,
+                collection=self._feed.collection,
+                after_s=round(self._clock.wall() - self.status.failing_since, 1),
+            )
+        self.status.failing_since = None
+        self.status.last_error = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReader:
+    """Everything about one source that outlives its shard's openings: what to read and how to publish it."""
+
+    account: Account
+    builder: EventBuilder
+    feeds: Sequence[Feed]
+    plans: Mapping[Collection, ReadingPlan]
+    silent_snapshot: bool
+    clock: Clock
+    metrics: Metrics
+
+    def readings(self, ledger: Ledger, topics: TopicPlan) -> Sequence[Reading]:
+        """The loops of one opening; they share the step, so that the source counts its events once."""
+        limits = StepLimits(topics.record_bytes_max, self.silent_snapshot)
+        step = SourceStep(self.builder, ledger, topics, limits, self.clock)
+        source = self.account.source
+        return [
+            Reading(source, feed, step, ledger, self.plans[feed.collection], self.clock, self.metrics)
+            for feed in self.feeds
+        ]

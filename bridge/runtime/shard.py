@@ -1,0 +1,355 @@
+"""Shard: one inbox partition with the sources that hash to it: open, run, drain or break.
+
+    WAITING ──► OPENING ──► RESTORING ──► RUNNING ──► DRAINING ──► CLOSED
+                   │            │            │            │           ▲
+                   └────────────┴────────────┴────────────┴───────────┘   any error: dirty close
+
+`serve` is one life. Its order is what makes the shard exactly once: the new producer fences the old owner *before*
+the inbox position and the state are read, so neither can still move. Then run side by side, in one task group:
+a reading loop per feed, the committer (the only caller of `Producer.publish`), the inbox, and the tick. A failed or
+unanswered commit ends the life; everything pending is dropped with the ledger and detected again by the next life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from bridge.clock import Clock
+from bridge.errors import Fenced, PublishFailed, StateLost
+from bridge.model import Collection
+from bridge.observability.logs import get_logger
+from bridge.observability.metrics import Metrics, TransactionResult
+from bridge.publish.deadletter import DeadLetter
+from bridge.publish.inbox import InboxRecord
+from bridge.publish.statelog import StaleCache
+from bridge.publish.topics import TopicPlan
+from bridge.publish.transaction import Producer, Receipt, Record
+from bridge.runtime.ledger import Batch, Ledger
+from bridge.runtime.reading import Reading, SourceReader
+from bridge.runtime.tasks import first_leaf
+from bridge.store.base import Store
+from bridge.store.record import decode_json, encode_json, heartbeat_key, marker_key
+
+LINGER_S = 0.005
+"""From the first change to the commit: pages that arrive meanwhile join the transaction, nobody notices the wait."""
+
+TICK_S = 1.0
+"""How often state that is not urgent (a cursor that moved without a change) is committed."""
+
+HEARTBEAT_S = 6 * 3600.0
+"""A quiet partition is never compacted; one record per quarter of `max.compaction.lag.ms` (1 day) keeps it moving."""
+
+INBOX_QUEUE_MAX = 1_000
+"""Inbox records waiting in memory per shard; the partition is paused above half of it."""
+
+log = get_logger(__name__)
+
+
+class ShardState(StrEnum):
+    """See the diagram in the module's docstring."""
+
+    WAITING = "waiting"
+    OPENING = "opening"
+    RESTORING = "restoring"
+    RUNNING = "running"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+_LEGAL: dict[ShardState, frozenset[ShardState]] = {
+    ShardState.WAITING: frozenset({ShardState.OPENING, ShardState.CLOSED}),
+    ShardState.OPENING: frozenset({ShardState.RESTORING, ShardState.CLOSED}),
+    ShardState.RESTORING: frozenset({ShardState.RUNNING, ShardState.CLOSED}),
+    ShardState.RUNNING: frozenset({ShardState.DRAINING, ShardState.CLOSED}),
+    ShardState.DRAINING: frozenset({ShardState.CLOSED}),
+    ShardState.CLOSED: frozenset(),
+}
+
+
+_RESULTS: dict[type[BaseException], TransactionResult] = {
+    PublishFailed: TransactionResult.FAILED,
+    Fenced: TransactionResult.FENCED,
+}
+
+
+class InboxPartition(Protocol):
+    """A shard's own partition of the inbox; everything else of the inbox belongs to the assignment."""
+
+    async def committed(self) -> int | None:
+        """The committed offset, asked afresh; None when there is none."""
+        ...
+
+    async def beginning(self) -> int:
+        """The oldest offset that still exists."""
+        ...
+
+    def seek(self, offset: int) -> None:
+        """Read on from here."""
+        ...
+
+    def pause(self) -> None:
+        """Deliver nothing."""
+        ...
+
+    def resume(self) -> None:
+        """Deliver again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPorts:
+    """What a shard stands on.
+
+    restore: brings the store up to the last stable offset of its state partition; raises `StaleCache` when the
+    store belongs to another log. discard: throws the cache file away.
+    """
+
+    inbox: InboxPartition
+    producer: Callable[[], Producer]
+    open_store: Callable[[], Store]
+    discard_store: Callable[[], None]
+    restore: Callable[[Store], Awaitable[None]]
+
+
+class Shard:
+    """One life of a shard; build a new one for the next."""
+
+    def __init__(
+        self,
+        number: int,
+        sources: Sequence[SourceReader],
+        ports: ShardPorts,
+        topics: TopicPlan,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self.number = number
+        self.readings: dict[str, Sequence[Reading]] = {}
+        self.caught_up: dict[tuple[str, Collection], float] = {}
+        self._sources = sources
+        self._ports = ports
+        self._topics = topics
+        self._clock = clock
+        self._metrics = metrics
+        self._state = ShardState.WAITING
+        self._queue: asyncio.Queue[InboxRecord] = asyncio.Queue(INBOX_QUEUE_MAX)
+        self._next_offset = 0
+        self._drain = asyncio.Event()
+
+    @property
+    def state(self) -> ShardState:
+        """Where in its life the shard is."""
+        return self._state
+
+    def drain(self) -> None:
+        """Soft stop: finish what is in the ledger, then `serve` returns. Idempotent."""
+        self._drain.set()
+
+    async def serve(self) -> None:
+        """Live until drained (returns) or broken (raises a `PublishError`, `OSError` or `sqlite3.Error`).
+
+        Cancellation is the hard stop: the transaction in flight, if any, is left to the log to decide.
+        """
+        producer = self._ports.producer()
+        clean = False
+        try:
+            async with AsyncExitStack() as stack:
+                ledger = await self._open(producer, stack)
+                await self._run(producer, ledger)
+            clean = True
+        except BaseExceptionGroup as group:
+            raise first_leaf(group) from None
+        finally:
+            self._state = ShardState.CLOSED
+            for source in self._sources:
+                self._metrics.disown(source.account.source)
+            await (producer.close() if clean else producer.abandon())
+
+    def deliver(self, records: Sequence[InboxRecord]) -> None:
+        """Take records of the inbox partition; what was taken before (after a rebalance) is ignored."""
+        for record in records:
+            if record.offset >= self._next_offset:
+                self._queue.put_nowait(record)
+                self._next_offset = record.offset + 1
+        if self._queue.qsize() > INBOX_QUEUE_MAX // 2:
+            self._ports.inbox.pause()
+
+    def reseek(self) -> None:
+        """After a rebalance that left the partition here: the client forgot where it was, the shard did not."""
+        if self._state is ShardState.RUNNING:
+            self._ports.inbox.seek(self._next_offset)
+            self._ports.inbox.resume()
+
+    async def _open(self, producer: Producer, stack: AsyncExitStack) -> Ledger:
+        self._enter(ShardState.OPENING)
+        await producer.open()
+        committed = await self._ports.inbox.committed()
+        self._enter(ShardState.RESTORING)
+        started = self._clock.monotonic()
+        store = await self._restored_store()
+        stack.callback(store.close)
+        self._metrics.restored(self._clock.monotonic() - started)
+        ledger = Ledger(store)
+        self._next_offset = await self._ports.inbox.beginning() if committed is None else committed
+        self._check_marker(ledger, committed)
+        self._ports.inbox.seek(self._next_offset)
+        return ledger
+
+    async def _restored_store(self) -> Store:
+        store = self._ports.open_store()
+        try:
+            await self._ports.restore(store)
+        except StaleCache:
+            log.warning("the cache belongs to another log; restoring from the beginning", shard=self.number)
+            store.close()
+            self._ports.discard_store()
+            store = self._ports.open_store()
+            await self._ports.restore(store)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def _check_marker(self, ledger: Ledger, committed: int | None) -> None:
+        """A state partition without marker is new; unless its inbox position says that it was written before."""
+        stored = ledger.get(marker_key(self.number))
+        if stored is None:
+            if committed is not None:
+                raise StateLost(
+                    f"partition {self.number} of {self._topics.state} is empty although its inbox position "
+                    f"({committed}) says that it was written before: the topic was deleted, recreated or truncated. "
+                    "Restore it from a backup, or choose another bridge.name to begin anew"
+                )
+            ledger.put(marker_key(self.number), encode_json({"shards": self._topics.shards, "id": uuid.uuid4().hex}))
+            ledger.open.inbox_offset = self._next_offset
+            ledger.wake()
+            return
+        shards = decode_json(stored).get("shards")
+        if shards != self._topics.shards:
+            raise StateLost(
+                f"{self._topics.state} was written with shards = {shards}, this process has {self._topics.shards}: "
+                "bridge.shards is fixed once created"
+            )
+
+    async def _run(self, producer: Producer, ledger: Ledger) -> None:
+        self.readings = {source.account.source: source.readings(ledger, self._topics) for source in self._sources}
+        for source, readings in self.readings.items():
+            self._metrics.own(source, [reading.collection for reading in readings])
+            for reading in readings:
+                self._metrics.store_documents(source, reading.collection, reading.documents)
+        self._enter(ShardState.RUNNING)
+        self._ports.inbox.resume()
+        async with asyncio.TaskGroup() as group:
+            workers = [
+                group.create_task(reading.run(), name=f"shard-{self.number} reads {source}")
+                for source, readings in self.readings.items()
+                for reading in readings
+            ]
+            workers.append(group.create_task(self._consume_inbox(ledger), name=f"shard-{self.number} inbox"))
+            workers.append(group.create_task(self._tick(ledger), name=f"shard-{self.number} tick"))
+            committer = group.create_task(self._commit_for_ever(producer, ledger), name=f"shard-{self.number} commits")
+            await self._drain.wait()
+            self._enter(ShardState.DRAINING)
+            self._ports.inbox.pause()
+            for worker in workers:
+                worker.cancel()
+            await asyncio.wait(workers)
+            ledger.wake()
+            await committer
+
+    async def _commit_for_ever(self, producer: Producer, ledger: Ledger) -> None:
+        """Commit whatever is open each time somebody asks; after the drain once more, then return."""
+        while True:
+            await ledger.wait_wake()
+            draining = self._state is ShardState.DRAINING
+            if not draining:
+                await self._clock.sleep(LINGER_S)
+            await self._commit(producer, ledger)
+            if draining:
+                return
+
+    async def _commit(self, producer: Producer, ledger: Ledger) -> None:
+        batch = ledger.take()
+        if batch.empty:
+            ledger.settle(None)
+            self._observe(batch)
+            return
+        started = self._clock.monotonic()
+        try:
+            receipt = await producer.publish(self._records(batch), batch.inbox_offset)
+        except BaseException as error:
+            result = _RESULTS.get(type(error), TransactionResult.UNKNOWN)
+            self._metrics.transaction(result, self._clock.monotonic() - started)
+            raise
+        ledger.settle(self._state_position(batch, receipt))
+        self._metrics.transaction(TransactionResult.COMMITTED, self._clock.monotonic() - started)
+        self._observe(batch)
+        if receipt.tainted:
+            raise PublishFailed("a transaction request was repeated by the client; its producer is replaced")
+
+    def _records(self, batch: Batch) -> list[Record]:
+        state = (Record(self._topics.state, self.number, key.encode(), value) for key, value in batch.state.items())
+        return [*batch.records, *state]
+
+    def _state_position(self, batch: Batch, receipt: Receipt) -> int | None:
+        if not batch.state:
+            return None
+        return receipt.offsets[self._topics.state, self.number] + 1
+
+    def _observe(self, batch: Batch) -> None:
+        now = self._clock.wall()
+        for event in batch.events:
+            self._metrics.published(event.source, event.type)
+            latency = now - event.changed_at / 1_000_000
+            self._metrics.change_latency(event.source, event.collection, event.path, latency)
+        for reason in batch.deadletters:
+            self._metrics.deadletter(reason)
+        for (source, collection), documents in batch.documents.items():
+            self._metrics.store_documents(source, collection, documents)
+        for (source, collection), moment in batch.caught_up.items():
+            self.caught_up[source, collection] = moment
+            self._metrics.caught_up(source, collection, moment)
+
+    async def _consume_inbox(self, ledger: Ledger) -> None:
+        """Every record moves the offset in the transaction of what it caused; today all kinds are unknown."""
+        while True:
+            record = await self._queue.get()
+            await ledger.wait_room()
+            letter = DeadLetter(
+                "unknown_kind",
+                f"this release knows no inbox record like the one at offset {record.offset}",
+                "",
+                "",
+                self._topics.inbox,
+                None,
+                record.value or b"",
+            )
+            key = (record.key or b"").decode("utf-8", "replace")
+            ledger.write(letter.record(self._topics.deadletters, key, self._topics.record_bytes_max))
+            ledger.open.deadletters.append(letter.reason)
+            ledger.open.inbox_offset = record.offset + 1
+            ledger.wake()
+            if self._queue.qsize() <= INBOX_QUEUE_MAX // 4:
+                self._ports.inbox.resume()
+
+    async def _tick(self, ledger: Ledger) -> None:
+        """Commit what is not urgent, and keep the state partition moving."""
+        key = heartbeat_key(self.number)
+        while True:
+            stored = ledger.get(key)
+            last = decode_json(stored)["at"] if stored else 0.0
+            if self._clock.wall() - last >= HEARTBEAT_S:
+                ledger.put(key, encode_json({"at": self._clock.wall()}))
+            ledger.wake()
+            await self._clock.sleep(TICK_S)
+
+    def _enter(self, state: ShardState) -> None:
+        if state not in _LEGAL[self._state]:
+            raise RuntimeError(f"shard {self.number} may not go from {self._state} to {state}")
+        self._state = state

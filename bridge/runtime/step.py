@@ -1,0 +1,245 @@
+"""Step: one page of one feed → events, state records, dead letters and the cursor, written into the ledger.
+
+Synchronous from the first look-up to the last record, so a step is in one batch as a whole and two feeds of a source
+never take the same sequence number. Nothing here talks to Kafka or to a provider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import orjson
+
+from bridge.clock import Clock
+from bridge.detect.diff import Change, detect
+from bridge.event.catalog import classify
+from bridge.event.envelope import EventBuilder, Position
+from bridge.model import Body, Cause, Collection, Document, Path, Reject, key_of
+from bridge.publish.deadletter import DeadLetter
+from bridge.publish.topics import TopicPlan
+from bridge.publish.transaction import Record, record_bytes
+from bridge.runtime.ledger import Ledger, Published
+from bridge.source.feed import Cursor, Page
+from bridge.store.record import (
+    Counters,
+    StateRecord,
+    counters_key,
+    cursor_key,
+    decode_counters,
+    decode_json,
+    decode_record,
+    encode_counters,
+    encode_json,
+    encode_record,
+)
+
+DIGEST_BYTES = 16
+"""Of a refused document; enough to know it again."""
+
+REFUSED = "refused"
+"""Third kind of state key, `source/refused/collection/digest`: rows that cannot be published and carry no uid."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one step did: documents that were looked at, those without a change, events written."""
+
+    read: int
+    unchanged: int
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepLimits:
+    """record_bytes_max: the largest record that every topic takes, in bytes on the wire."""
+
+    record_bytes_max: int
+    silent_snapshot: bool = False
+
+
+class SourceStep:
+    """Writes the steps of one source during one opening of its shard."""
+
+    def __init__(
+        self, builder: EventBuilder, ledger: Ledger, topics: TopicPlan, limits: StepLimits, clock: Clock
+    ) -> None:
+        self._builder = builder
+        self._source = builder.account.source
+        self._ledger = ledger
+        self._topics = topics
+        self._limits = limits
+        self._clock = clock
+        self._counters = decode_counters(ledger.get(counters_key(self._source)))
+
+    @property
+    def sequence(self) -> int:
+        """Of the last event that was written, committed or not."""
+        return self._counters.sequence
+
+    def documents(self, collection: Collection) -> int:
+        """How many documents of the collection are known, pending ones included."""
+        return self._counters.documents.get(collection.value, 0)
+
+    def cursor(self, collection: Collection) -> Cursor | None:
+        """Where the feed goes on; None before its first step."""
+        stored = self._ledger.get(cursor_key(self._source, collection))
+        return decode_json(stored) if stored else None
+
+    def known(self, collection: Collection, uids: Sequence[str]) -> list[Document]:
+        """The documents of these uids as they were last published."""
+        records = self._records(collection, uids)
+        return [
+            Document(uid, record.document, record.version)
+            for uid, record in records.items()
+            if record.document is not None
+        ]
+
+    def known_uids(self, collection: Collection) -> list[str]:
+        """Every uid of the collection."""
+        prefix = key_of(self._source, collection, "")
+        return [key[len(prefix) :] for key in self._ledger.keys(prefix)]
+
+    def absorb(
+        self, collection: Collection, page: Page, confirmed: Mapping[str, Document | None], gone_at: Mapping[str, int]
+    ) -> StepResult:
+        """Write everything that `page` means.
+
+        confirmed: what a second read said of the suspects, None for "surely gone". gone_at: when, in microseconds,
+        where the provider said so.
+        """
+        before = self._counters
+        newest: dict[str, Document] = {}
+        for document in (*page.documents, *(doc for doc in confirmed.values() if doc is not None)):
+            seen = newest.get(document.uid)
+            if seen is None or document.version >= seen.version:
+                newest[document.uid] = document
+        gone = [uid for uid, document in confirmed.items() if document is None]
+        records = self._records(collection, [*newest, *gone])
+        cause = Cause(page.path)
+        unchanged = 0
+        for uid, document in newest.items():
+            if uid in confirmed and confirmed[uid] is None:
+                continue
+            unchanged += not self._document(collection, document, records.get(uid), cause)
+        for uid in gone:
+            record = records.get(uid)
+            if record is not None:
+                self._delete(collection, uid, record, cause, gone_at.get(uid, 0))
+        for reject in page.rejects:
+            self._reject(collection, reject)
+        self._finish(collection, page.cursor, before)
+        return StepResult(len(page.documents), unchanged, self._counters.sequence - before.sequence)
+
+    def _document(self, collection: Collection, document: Document, record: StateRecord | None, cause: Cause) -> bool:
+        """Publish what changed; False when nothing did, or when the copy is older than what is known."""
+        if record is None:
+            record = StateRecord(None, 0, 0)
+        elif document.version and document.version < record.version:
+            return False
+        change = detect(record.document, document.body)
+        if change is None:
+            return False
+        after_json = _canonical(document.body)
+        if record.document is None and cause.path is Path.SNAPSHOT and self._limits.silent_snapshot:
+            silent = StateRecord(document.body, document.version, 0)
+            self._put(collection, document.uid, silent, after_json)
+            self._count(collection, +1, events=0)
+            return True
+        now = self._now()
+        return self._publish(collection, document.uid, change, record, cause, document.version or now, after_json)
+
+    def _publish(
+        self,
+        collection: Collection,
+        uid: str,
+        change: Change,
+        record: StateRecord,
+        cause: Cause,
+        changed_at: int,
+        after_json: bytes | None,
+    ) -> bool:
+        kind = classify(collection, change, cause.path)
+        sequence = self._counters.sequence + 1
+        event = self._builder.build(
+            kind,
+            uid,
+            change,
+            Position(sequence, record.sequence, self._counters.deletions),
+            cause=cause,
+            changed_at=changed_at,
+            detected_at=self._now(),
+            before_json=None if change.before is None else _canonical(change.before),
+            after_json=after_json,
+        )
+        written = Record(self._topics.events(kind.collection), None, event.key, event.value, event.headers)
+        if record_bytes(written) > self._limits.record_bytes_max:
+            self._refuse(collection, uid, "too_large", "bridge", "larger than the topics take", after_json or b"")
+            return False
+        self._ledger.write(written)
+        if change.after is None:
+            self._ledger.put(key_of(self._source, collection, uid), None)
+        else:
+            self._put(collection, uid, StateRecord(change.after, changed_at, sequence), after_json)
+        self._count(collection, (change.before is None) - (change.after is None), events=1)
+        self._ledger.open.events.append(Published(self._source, collection, kind.type, cause.path, changed_at))
+        return True
+
+    def _delete(self, collection: Collection, uid: str, record: StateRecord, cause: Cause, at: int) -> None:
+        if record.document is None:
+            # Only refused copies were ever seen: nothing was published, so nothing is taken back.
+            self._ledger.put(key_of(self._source, collection, uid), None)
+            return
+        change = Change(record.document, None, ())
+        self._publish(collection, uid, change, record, cause, at or self._now(), None)
+
+    def _reject(self, collection: Collection, reject: Reject) -> None:
+        self._refuse(collection, reject.uid, "malformed", reject.endpoint, reject.reason, reject.raw)
+
+    def _refuse(
+        self, collection: Collection, uid: str | None, reason: str, endpoint: str, detail: str, raw: bytes
+    ) -> None:
+        """Report a document that cannot be published, once per content; its last published body stays."""
+        digest = blake2b(raw, digest_size=DIGEST_BYTES).hexdigest()
+        key = key_of(self._source, collection, uid) if uid else key_of(self._source, REFUSED, f"{collection}/{digest}")
+        stored = self._ledger.get(key)
+        record = decode_record(stored) if stored else StateRecord(None, 0, 0)
+        if record.refused == digest:
+            return
+        letter = DeadLetter(reason, detail, self._source, collection, endpoint, uid, raw)
+        self._ledger.write(letter.record(self._topics.deadletters, key, self._limits.record_bytes_max))
+        self._ledger.open.deadletters.append(reason)
+        self._ledger.put(key, encode_record(record._replace(refused=digest)))
+        self._ledger.wake()
+
+    def _count(self, collection: Collection, documents: int, *, events: int) -> None:
+        counts = dict(self._counters.documents)
+        counts[collection.value] = counts.get(collection.value, 0) + documents
+        deletions = self._counters.deletions + (documents < 0)
+        self._counters = Counters(self._counters.sequence + events, deletions, counts)
+
+    def _finish(self, collection: Collection, cursor: Cursor, before: Counters) -> None:
+        key = cursor_key(self._source, collection)
+        encoded = encode_json(cursor)
+        if self._ledger.get(key) != encoded:
+            self._ledger.put(key, encoded)
+        if self._counters is not before:
+            self._ledger.put(counters_key(self._source), encode_counters(self._counters))
+            self._ledger.open.documents[self._source, collection] = self.documents(collection)
+            self._ledger.wake()
+
+    def _put(self, collection: Collection, uid: str, record: StateRecord, document_json: bytes | None) -> None:
+        self._ledger.put(key_of(self._source, collection, uid), encode_record(record, document_json))
+
+    def _records(self, collection: Collection, uids: Sequence[str]) -> dict[str, StateRecord]:
+        prefix = key_of(self._source, collection, "")
+        found = self._ledger.get_many([prefix + uid for uid in uids])
+        return {key[len(prefix) :]: decode_record(value) for key, value in found.items()}
+
+    def _now(self) -> int:
+        return int(self._clock.wall() * 1_000_000)
+
+
+def _canonical(body: Body) -> bytes:
+    return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)

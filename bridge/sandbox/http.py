@@ -1,0 +1,101 @@
+"""The simulated API over HTTP: a thin aiohttp server that hands every request to `SandboxApi.answer`.
+
+The path is taken as it came over the wire; nothing decodes or normalises it before the API does. Faults of delivery
+happen here for real: slow bodies drip, cut connections are reset in the middle of the body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+from bridge.errors import EnvironmentUnavailable
+from bridge.sandbox.api import BASE_PATH, CONTROL_PREFIX, SandboxApi
+from bridge.sandbox.dintero.answer import Answer, refused
+from bridge.sandbox.world import live
+from bridge.source.transport import Request
+
+DRIPS = 20
+"""Pieces of a slow body."""
+SHUTDOWN_S = 0.5
+"""Seconds that requests in progress get when the server stops."""
+KEEPALIVE_S = 75.0
+HEADER_BYTES_MAX = 16 * 1024
+"""Of one header and of the request line; an encoded customer_id of 255 characters needs 3 KiB."""
+
+
+@asynccontextmanager
+async def serve(api: SandboxApi, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+    """Serve until the block is left; yields the origin, `http://127.0.0.1:40123` (the API is below `/v1`).
+
+    Port 0 takes a free one. Lets the API's world change only by requests; run `world.live` beside it for more.
+    """
+    server = web.Server(
+        lambda request: _handle(api, request),
+        keepalive_timeout=KEEPALIVE_S,
+        access_log=None,
+        max_line_size=HEADER_BYTES_MAX,
+        max_field_size=HEADER_BYTES_MAX,
+    )
+    runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_S)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise EnvironmentUnavailable(
+                f"the sandbox cannot listen on {host}:{port} ({error.strerror}); choose another --port"
+            ) from None
+        bound = runner.addresses[0][1]
+        yield f"http://{f'[{host}]' if ':' in host else host}:{bound}"
+    finally:
+        await runner.cleanup()
+
+
+async def _handle(api: SandboxApi, request: web.BaseRequest) -> web.StreamResponse:
+    answer = await _answer(api, request)
+    if answer.delay_s > 0:
+        await api.clock.sleep(answer.delay_s)
+    if not answer.cut and answer.slow_s <= 0:
+        return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+    return await _deliver_badly(api, request, answer)
+
+
+async def _answer(api: SandboxApi, request: web.BaseRequest) -> Answer:
+    path, _, query = request.raw_path.partition("?")
+    if path.startswith(f"{BASE_PATH}/"):
+        path = path.removeprefix(BASE_PATH)
+    elif not path.startswith(CONTROL_PREFIX):
+        return refused(404, "no such route")
+    body = await request.read() if request.can_read_body else None
+    pairs = tuple(parse_qsl(query, keep_blank_values=True)) if query else ()
+    return api.answer(Request(request.method, path, pairs, request.headers, body))
+
+
+async def _deliver_badly(api: SandboxApi, request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+    response = web.StreamResponse(status=answer.status, headers=answer.headers)
+    body = answer.body or b"{}"
+    response.content_length = len(body)
+    await response.prepare(request)
+    size = -(-len(body) // DRIPS)
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    for piece in pieces[: len(pieces) // 2] if answer.cut else pieces:
+        await response.write(piece)
+        if answer.slow_s > 0:
+            await api.clock.sleep(answer.slow_s / len(pieces))
+    if answer.cut and request.transport is not None:
+        request.transport.abort()
+        return response
+    await response.write_eof()
+    return response
+
+
+async def run(api: SandboxApi, host: str, port: int, echo: Callable[[str], None]) -> None:
+    """Serve a living world until cancelled."""
+    async with serve(api, host, port) as url:
+        echo(f'base_url = "{url}{BASE_PATH}"')
+        await live(api.world)

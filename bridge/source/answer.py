@@ -1,0 +1,128 @@
+"""Answer: what one complete HTTP answer means. Pure functions from a `Response` to a value or the error it demands.
+
+Text of the provider never gets into a message, with one exception: its short machine-readable error code.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import orjson
+
+from bridge.errors import AccessDenied, Malformed, RequestRefused, RetryLater, SourceError
+from bridge.source.transport import Response
+
+RETRY_AFTER_S_MAX = 300.0
+"""Longer hints are shortened: a provider that means an hour says so again, and a wrong one costs five minutes."""
+
+_DATE_CHARS_MAX = 64
+_DIGITS = re.compile(r"[0-9]+", re.ASCII)
+_ERROR_CODE = re.compile(r"[A-Za-z0-9_.-][A-Za-z0-9_. -]{0,47}", re.ASCII)
+_JSON_TYPE = re.compile(r"application/(?:[a-z0-9!#$&^_.+-]*\+)?json", re.ASCII)
+_RETRYABLE = frozenset({408, 425, 429})
+
+
+def failure(response: Response, endpoint: str, wall: float) -> SourceError | None:
+    """The error that this status demands; None for 2xx. `wall` is our time, used where the server names none."""
+    status = response.status
+    if 200 <= status <= 299:
+        return None
+    code = _error_code(response.body)
+    said = f"{endpoint} answered {status}" + (f" ({code})" if code else "")
+    if status in _RETRYABLE or status >= 500:
+        return RetryLater(said, delay_s=retry_after(response, wall))
+    if status in (401, 403):
+        return AccessDenied(f"{said}; check client id, secret, account and scopes")
+    if 300 <= status <= 399:
+        return RequestRefused(f"{said}, a redirect; redirects are not followed, check base_url", status=status)
+    return RequestRefused(said, status=status)
+
+
+def parse(response: Response, endpoint: str) -> Any:
+    """The JSON value of a 2xx answer (`Any`: its shape is for the endpoint's model to check)."""
+    media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type in ("text/html", "application/xhtml+xml"):
+        raise RetryLater(f"{endpoint} answered with a page for people instead of JSON; a gateway stands in between")
+    if media_type and not _JSON_TYPE.fullmatch(media_type):
+        raise Malformed(f"{endpoint} answered with another media type than JSON")
+    try:
+        value = orjson.loads(response.body)
+        again = orjson.dumps(value)
+    except (ValueError, TypeError):  # not JSON; or nested too deeply to be written again
+        raise Malformed(f"{endpoint} answered with what is not usable JSON") from None
+    if again != response.body and not _same_keys(response.body, again):
+        _refuse_duplicate_keys(response.body, endpoint)
+    return value
+
+
+def server_date(response: Response) -> int | None:
+    """Microseconds since 1970 of the `Date` header; None when it is missing or unusable."""
+    moment = _http_date(response.headers.get("date", ""))
+    return None if moment is None or moment < 0 else int(moment * 1_000_000)
+
+
+def retry_after(response: Response, wall: float) -> float | None:
+    """Seconds the provider asks us to wait, bounded; None when it does not say, or says nothing sensible."""
+    text = response.headers.get("retry-after", "").strip()
+    if _DIGITS.fullmatch(text):
+        digits = text.lstrip("0")
+        seconds = RETRY_AFTER_S_MAX if len(digits) > 6 else float(digits or 0)
+    else:
+        until = _http_date(text)
+        if until is None:
+            return None
+        now = _http_date(response.headers.get("date", ""))
+        seconds = until - (wall if now is None else now)
+    return min(seconds, RETRY_AFTER_S_MAX) if seconds > 0 else None
+
+
+def _http_date(text: str) -> float | None:
+    if not text or len(text) > _DATE_CHARS_MAX:
+        return None
+    try:
+        moment: datetime = parsedate_to_datetime(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return moment.timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _error_code(body: bytes) -> str | None:
+    """`error.code` of the usual error body, when it looks like a code."""
+    if len(body) > 64 * 1024:
+        return None
+    try:
+        value = orjson.loads(body)
+    except ValueError:
+        return None
+    error = value.get("error") if isinstance(value, dict) else None
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, str) and _ERROR_CODE.fullmatch(code) else None
+
+
+def _same_keys(body: bytes, again: bytes) -> bool:
+    r"""True when it is certain, without parsing again, that no key of `body` was given twice.
+
+    `again` is the parsed value written anew, so it has each key once. White space and number forms aside, both texts
+    have the same quotation marks, in strings too; a key given twice leaves at least two more in `body`. Only a
+    quotation mark spelled as `\u0022` would make up for that.
+    """
+    return body.count(b'"') == again.count(b'"') and b"\\u0022" not in body
+
+
+def _refuse_duplicate_keys(body: bytes, endpoint: str) -> None:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise Malformed(f"{endpoint} answered with a duplicate key in an object")
+        return found
+
+    try:
+        json.loads(body, object_pairs_hook=once)
+    except (ValueError, RecursionError):  # e.g. more digits than Python converts
+        raise Malformed(f"{endpoint} answered with what is not usable JSON") from None

@@ -1,0 +1,194 @@
+"""ApiClient: authorised, budgeted, classified requests to one source. What feeds and commands call.
+
+`Exchange` is one request: it waits for the source's budget, sends, reports to the observer, and turns every status
+but 2xx into the error that says what to do. A 429 pauses **all** requests of the source until the provider's hint has
+passed, or for an own, growing wait when it gave none. `ApiClient` adds the credentials: a refused token is dropped,
+fetched once and the request repeated once. Neither retries anything else; that is decided above.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from bridge.clock import Clock
+from bridge.errors import RetryLater
+from bridge.source.answer import RETRY_AFTER_S_MAX, failure, parse, retry_after, server_date
+from bridge.source.budget import Priority, RequestBudget
+from bridge.source.transport import Request, Response, Transport
+
+THROTTLE_S_FIRST = 1.0
+"""Own wait after a 429 without a hint; doubles with each further one."""
+
+JITTER_SHARE = 0.1
+"""Up to this share is added to a pause, so that several clients do not come back in step."""
+
+
+class RequestObserver(Protocol):
+    """Counts what is sent; called synchronously, must not raise. `endpoint` is a template's name, never a path."""
+
+    def request(self, endpoint: str, status: int | None, seconds: float) -> None:
+        """One request ended; `status` is None when no complete answer came."""
+        ...
+
+    def throttled(self, seconds: float) -> None:
+        """The source is held for so much longer."""
+        ...
+
+    def budget_remaining(self, value: float) -> None:
+        """Requests that could be sent now without waiting."""
+        ...
+
+
+class Credentials(Protocol):
+    """What goes into the `Authorization` header of a source's requests."""
+
+    async def authorization(self) -> str:
+        """The header's value; may fetch a token. Raises any `SourceError`; cancellation leaves nothing behind."""
+        ...
+
+    def refused(self, authorization: str) -> None:
+        """The provider answered 401 to this value; the next call to `authorization` must not return it again."""
+        ...
+
+
+class Answer(NamedTuple):
+    """One successful answer.
+
+    value: the JSON; `Any` because the endpoint's model checks it. date: the server's time in microseconds, if given.
+    asked_at: wall-clock seconds when the request was sent. received_at: when the answer was complete.
+    """
+
+    value: Any
+    date: int | None
+    asked_at: float
+    received_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """Bounds of one source's requests."""
+
+    request_timeout_s: float = 60.0
+    body_bytes_max: int = 32 * 1024 * 1024
+
+
+class Exchange:
+    """Single requests of one source; shared by its client and its credentials."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        budget: RequestBudget,
+        clock: Clock,
+        observer: RequestObserver,
+        spread: Callable[[], float] = random.random,
+    ) -> None:
+        """`spread`: a number in [0, 1) for jitter."""
+        self._transport = transport
+        self._budget = budget
+        self._clock = clock
+        self._observer = observer
+        self._spread = spread
+        self._refusals = 0
+        self._refused_at = float("-inf")
+
+    async def send(self, endpoint: str, request: Request, priority: Priority) -> tuple[Response, float]:
+        """A 2xx answer and the wall-clock moment of the request; every other status raises."""
+        response, asked_at = await self.attempt(endpoint, request, priority)
+        self.check(endpoint, response)
+        return response, asked_at
+
+    def check(self, endpoint: str, response: Response) -> None:
+        """Raise what the status demands; nothing for 2xx."""
+        error = failure(response, endpoint, self._clock.wall())
+        if error is not None:
+            raise error
+
+    async def attempt(self, endpoint: str, request: Request, priority: Priority) -> tuple[Response, float]:
+        """An answer with any status, and the wall-clock moment of the request."""
+        await self._budget.acquire(priority)
+        self._observer.budget_remaining(self._budget.remaining())
+        asked_at, started = self._clock.wall(), self._clock.monotonic()
+        status: int | None = None
+        try:
+            response = await self._transport.send(request)
+            status = response.status
+        except RetryLater as error:
+            raise RetryLater(f"{endpoint}: {error}", delay_s=error.delay_s) from None
+        finally:
+            self._observer.request(endpoint, status, self._clock.monotonic() - started)
+        if response.status == 429:
+            self._hold(response, started)
+        elif response.status < 400:
+            self._refusals = 0
+        return response, asked_at
+
+    def _hold(self, response: Response, started: float) -> None:
+        """Pause the source. Of requests that were under way together only the first makes the own wait grow."""
+        now = self._clock.monotonic()
+        if started >= self._refused_at:
+            self._refusals += 1
+            self._refused_at = now
+            self._budget.throttled()
+        hint = retry_after(response, self._clock.wall())
+        own = THROTTLE_S_FIRST * 2.0 ** min(self._refusals - 1, 16)
+        wait = min(own, RETRY_AFTER_S_MAX) if hint is None else hint
+        longer = self._budget.pause_until(now + wait * (1.0 + JITTER_SHARE * self._spread()))
+        self._observer.throttled(longer)
+        self._observer.budget_remaining(0.0)
+
+
+class ApiClient:
+    """Requests of one source with its credentials."""
+
+    def __init__(
+        self, exchange: Exchange, credentials: Credentials, clock: Clock, settings: ClientSettings | None = None
+    ) -> None:
+        self._exchange = exchange
+        self._credentials = credentials
+        self._clock = clock
+        self._settings = settings or ClientSettings()
+
+    async def get(
+        self,
+        endpoint: str,
+        path: str,
+        query: tuple[tuple[str, str], ...] = (),
+        *,
+        priority: Priority = Priority.POLL,
+    ) -> Answer:
+        """GET and parse. `endpoint` names the template for metrics and messages, `path` is already encoded.
+
+        Raises any `SourceError`. Cancellation closes the connection and gives back what was taken.
+        """
+        request = Request(
+            "GET",
+            path,
+            query,
+            timeout_s=self._settings.request_timeout_s,
+            body_bytes_max=self._settings.body_bytes_max,
+        )
+        response, asked_at = await self.send(endpoint, request, priority)
+        return Answer(parse(response, endpoint), server_date(response), asked_at, self._clock.wall())
+
+    async def send(self, endpoint: str, request: Request, priority: Priority) -> tuple[Response, float]:
+        """Any request with credentials: a 2xx answer and the wall-clock moment of the request."""
+        authorization = await self._credentials.authorization()
+        response, asked_at = await self._exchange.attempt(endpoint, _authorised(request, authorization), priority)
+        if response.status == 401:
+            self._credentials.refused(authorization)
+            authorization = await self._credentials.authorization()
+            request = _authorised(request, authorization)
+            response, asked_at = await self._exchange.attempt(endpoint, request, priority)
+        self._exchange.check(endpoint, response)
+        return response, asked_at
+
+
+def _authorised(request: Request, authorization: str) -> Request:
+    headers: Mapping[str, str] = {**request.headers, "Authorization": authorization}
+    return Request(
+        request.method, request.path, request.query, headers, request.body, request.timeout_s, request.body_bytes_max
+    )

@@ -1,0 +1,278 @@
+"""CustomersFeed: the customer list of one account as pages.
+
+`page` takes one step of the state machine in `cursor`: a page of a sweep, or a page of changes. What the list is known
+to do, and is believed to do only as far as the rows themselves show it:
+
+* The end of a sweep is an empty page (asked for twice) or a short one that brings nothing new; a short page alone
+  proves nothing. A full page that repeats an earlier one means that the cursor is ignored: `Malformed`, never an end.
+* Changes are asked for since an instant, pages on by the greatest change time, and are expected in ascending order. A
+  full page that is not ascending, or shows only the instant it was asked for, cannot be paged on: a sweep steps in.
+  It waits until every row that can still get that instant must be visible, so no change falls between the two.
+* A page that holds contacts also holds the customers they are contacts for, wherever those belong in the order. Such
+  rows are documents like all others but are never used to page on.
+* Deleted customers appear as tombstones; they are suspicions (`Page.gone`) until `fetch` has confirmed them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from bridge.errors import CursorRejected, Malformed, RequestRefused
+from bridge.model import Collection, Document, Gone, Path, Reject, iso
+from bridge.source.api import Answer, ApiClient
+from bridge.source.budget import Priority
+from bridge.source.dintero import models
+from bridge.source.dintero.cursor import RESTARTS_MAX, SECOND, STEP_BACK, Poll, Sweep, UnknownCursor, dump, load
+from bridge.source.dintero.lookup import Lookup
+from bridge.source.feed import Cursor, Page
+
+ENDPOINT = "customers.list"
+
+State = TypeVar("State", Sweep, Poll)
+
+_CURSOR_REFUSED = frozenset({400, 404, 410, 422})
+"""What a server may answer to an id it does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListSettings:
+    """How the list is asked. cursor_kind: the field whose value `starting_after` takes."""
+
+    page_limit: int = 100
+    cursor_kind: str = "id"
+    overlap_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """One page, mapped. times: believable change times in the page's order, without linked customers.
+
+    latest: the greatest believable change time of all rows.
+    """
+
+    documents: Sequence[Document]
+    gone: Sequence[Gone]
+    rejects: Sequence[Reject]
+    times: Sequence[int]
+    latest: int | None
+
+
+class CustomersFeed:
+    """Implements `Feed`."""
+
+    def __init__(self, client: ApiClient, path: str, settings: ListSettings) -> None:
+        """`path` of the list, encoded."""
+        self._client = client
+        self._path = path
+        self._settings = settings
+        self._overlap = int(settings.overlap_s * SECOND)
+        self._lookup = Lookup(client, path, settings.page_limit)
+
+    @property
+    def collection(self) -> Collection:
+        """See `Feed.collection`."""
+        return Collection.CUSTOMERS
+
+    async def page(self, cursor: Cursor | None) -> Page:
+        """See `Feed.page`."""
+        try:
+            state = Sweep(path=Path.SNAPSHOT) if cursor is None else load(cursor)
+        except UnknownCursor as error:
+            raise CursorRejected(f"the stored position cannot be used: {error}") from None
+        return await (self._sweep_page(state) if isinstance(state, Sweep) else self._poll_page(state))
+
+    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:
+        """See `Feed.fetch`."""
+        return await self._lookup.fetch(known)
+
+    def sweep(self, cursor: Cursor | None) -> Cursor:
+        """The cursor that begins a complete reading after `cursor`; polling goes on afterwards where it stood."""
+        state = Sweep(path=Path.SNAPSHOT) if cursor is None else load(cursor)
+        return dump(state if isinstance(state, Sweep) else state.sweep())
+
+    # A page of a sweep.
+
+    async def _sweep_page(self, state: Sweep) -> Page:
+        query = [("type", "any"), ("limit", str(self._settings.page_limit))]
+        if state.path is Path.SWEEP:
+            query.append(("include_deleted", "true"))
+        if state.after is not None:
+            query.append(("starting_after", state.after))
+        priority = Priority.SNAPSHOT if state.path is Path.SNAPSHOT else Priority.SWEEP
+        try:
+            answer = await self._client.get(ENDPOINT, self._path, tuple(query), priority=priority)
+        except RequestRefused as error:
+            return self._restart(state, error)
+        rows = _list_of(answer)
+        mapped = _mapped(rows, answer, self._settings.page_limit)
+        following = self._after_sweep_page(state, rows, mapped, answer)
+        return Page(
+            documents=mapped.documents,
+            gone=mapped.gone,
+            rejects=mapped.rejects,
+            cursor=dump(following),
+            more=True,
+            path=state.path,
+        )
+
+    def _restart(self, state: Sweep, error: RequestRefused) -> Page:
+        if state.after is None or error.status not in _CURSOR_REFUSED:
+            raise error
+        if state.restarts >= RESTARTS_MAX:
+            raise CursorRejected(
+                f"{ENDPOINT} answers {error.status} to its own cursor again and again; check cursor_kind"
+            )
+        return Page(documents=(), cursor=dump(state.restarted()), more=True, path=state.path)
+
+    def _after_sweep_page(self, state: Sweep, rows: list[Any], mapped: _Rows, answer: Answer) -> Sweep | Poll:
+        if not rows:
+            # Providers have shown an empty list once by mistake; one more request is cheap.
+            return state.polling() if state.empty else replace(state, empty=True)
+        state = _noted(state, mapped, answer)
+        if state.pages == 0 and state.began is None:
+            state = replace(state, began=mapped.latest if answer.date is None else answer.date)
+        after = self._last_id(rows)
+        digest = _digest(rows)
+        if after == state.after or digest == state.digest or after == state.mark:
+            if len(rows) < self._settings.page_limit:
+                return state.polling()
+            raise Malformed(
+                f"{ENDPOINT}: the provider ignores the cursor, pages repeat; check cursor_kind. The sweep is incomplete"
+            )
+        pages = state.pages + 1
+        # Brent's method: a mark that moves at powers of two meets every cycle.
+        mark = after if pages & (pages - 1) == 0 else state.mark
+        # A page with another behind it was a full one.
+        width = max(state.width, state.count)
+        count = min(len(rows), self._settings.page_limit)
+        return replace(state, after=after, digest=digest, pages=pages, mark=mark, empty=False, count=count, width=width)
+
+    def _last_id(self, rows: list[Any]) -> str:
+        """Of the last row that is on the page in its own right."""
+        kind = self._settings.cursor_kind
+        linked = _linked(rows)
+        head = rows[: self._settings.page_limit]
+        own = [row for row in head if isinstance(row, dict) and row.get("customer_id") not in linked]
+        for row in (*reversed(own), *reversed(head)):
+            value = row.get(kind) if isinstance(row, dict) else None
+            if isinstance(value, str) and value:
+                return value
+        raise Malformed(f"{ENDPOINT}: no row of the page has a {kind}, so there is no next page to ask for")
+
+    # A page of changes.
+
+    async def _poll_page(self, state: Poll) -> Page:
+        since = state.start(self._overlap)
+        query = (
+            ("type", "any"),
+            ("limit", str(self._settings.page_limit)),
+            ("include_deleted", "true"),
+            ("since_datetime", iso(since)),
+        )
+        answer = await self._client.get(ENDPOINT, self._path, query, priority=Priority.POLL)
+        rows = _list_of(answer)
+        mapped = _mapped(rows, answer, self._settings.page_limit)
+        state = _noted(state, mapped, answer)
+        if len(rows) >= (state.width or self._settings.page_limit):
+            following, more, complete = self._after_full_page(state, since, mapped, answer)
+        else:
+            following, more, complete = self._after_short_page(state, since, mapped, answer)
+        return Page(
+            documents=mapped.documents,
+            gone=mapped.gone,
+            rejects=mapped.rejects,
+            cursor=dump(following),
+            more=more,
+            path=Path.POLL,
+            caught_up_to=answer.asked_at if complete else None,
+        )
+
+    def _after_short_page(
+        self, state: Poll, since: int, mapped: _Rows, answer: Answer
+    ) -> tuple[Poll | Sweep, bool, bool]:
+        """Everything up to now has been shown: the next run begins a little before the last change."""
+        nothing = not (mapped.documents or mapped.gone or mapped.rejects)
+        if nothing and not state.empty and state.seen is not None and since < state.seen:
+            # The row that changed at `seen` has changed then or later, so a page from `since` on cannot be empty.
+            return replace(state, empty=True), True, False
+        position = max(state.position, mapped.latest or 0)
+        behind = answer.date if answer.date is not None and answer.date + SECOND < position else None
+        quiet = position == state.position and behind is None and state.is_quiet(answer.received_at)
+        following = replace(state, position=position, since=None, behind=behind, quiet=quiet, empty=False)
+        return following, False, True
+
+    def _after_full_page(
+        self, state: Poll, since: int, mapped: _Rows, answer: Answer
+    ) -> tuple[Poll | Sweep, bool, bool]:
+        """Page on by the greatest change time, or let a sweep step in where that leads nowhere."""
+        own = [moment for moment in mapped.times if moment >= since]
+        ascending = all(earlier <= later for earlier, later in pairwise(own))
+        if own and ascending and own[-1] - STEP_BACK > since:
+            position = max(state.position, own[-1])
+            return replace(state, position=position, since=own[-1] - STEP_BACK, quiet=False, empty=False), True, False
+        if state.can_pass(since, self._overlap, answer.received_at):
+            return state.sweep_past(since, self._overlap, answer.received_at, answer.date), True, False
+        # Too early: rows of this instant may still appear. Ask again after the poll interval.
+        return replace(state, since=since), False, False
+
+
+def _list_of(answer: Answer) -> list[Any]:
+    """The rows; `Any` because each is checked by itself."""
+    if not isinstance(answer.value, list):
+        raise Malformed(f"{ENDPOINT} answered without a list")
+    return answer.value
+
+
+def _mapped(rows: list[Any], answer: Answer, limit: int) -> _Rows:
+    documents: list[Document] = []
+    gone: list[Gone] = []
+    rejects: list[Reject] = []
+    times: list[int] = []
+    # A row dated later than the server's own second is wrong; it is a document, but neither order nor position.
+    ceiling = int(answer.received_at * SECOND) if answer.date is None else answer.date + SECOND
+    linked = _linked(rows)
+    latest: int | None = None
+    for number, row in enumerate(rows):
+        result = models.customer(row, ENDPOINT)
+        moment: int | None
+        if isinstance(result, Document):
+            moment = result.version or None
+            documents.append(result if result.version <= ceiling else result._replace(version=0))
+        elif isinstance(result, Gone):
+            moment = result.at or None
+            gone.append(result if result.at <= ceiling else result._replace(at=0))
+        else:
+            moment = models.change_time(row)
+            rejects.append(result)
+        if moment is None or moment > ceiling:
+            continue
+        latest = moment if latest is None or moment > latest else latest
+        if number < limit and not (linked and row.get("customer_id") in linked):
+            times.append(moment)
+    return _Rows(documents, gone, rejects, times, latest)
+
+
+def _linked(rows: list[Any]) -> frozenset[str]:
+    """customer_ids of those that are on the page because a contact of theirs is, or could be."""
+    found: set[str] = set()
+    for row in rows:
+        if isinstance(row, dict) and row.get("type") == "contact" and isinstance(row.get("contact_for"), list):
+            ids = [link.get("customer_id") for link in row["contact_for"] if isinstance(link, dict)]
+            found.update(name for name in ids if isinstance(name, str))
+    return frozenset(found)
+
+
+def _noted(state: State, mapped: _Rows, answer: Answer) -> State:
+    """The state with what the page says about the server's clock."""
+    if mapped.latest is None or (state.seen is not None and mapped.latest <= state.seen):
+        return state
+    return replace(state, seen=mapped.latest, at=round(answer.received_at, 3))
+
+
+def _digest(rows: list[Any]) -> str:
+    ids = "\n".join(str(row.get("id")) if isinstance(row, dict) else "" for row in rows)
+    return blake2b(ids.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

@@ -1,0 +1,143 @@
+"""Lookup: what became of customers that seem to be gone. A false "gone" would be published as a deletion.
+
+One is read under its last known `customer_id`. Ids change hands: a 404 may be a rename, and another customer may
+answer under the old name. So neither counts alone; the list is asked as well, by what else is known of the customer,
+tombstones included. Only when that does not show it alive either, it is gone. A provider that fails to answer makes
+the whole call fail. A customer that cannot be asked for conclusively (a dot as its name, no e-mail), and one whose row
+our model refuses, stays as it is known: one odd customer must not stop the deletions of all others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Any
+from urllib.parse import quote
+
+from bridge.errors import Malformed, RequestRefused, SourceError
+from bridge.model import Document, Gone
+from bridge.source.api import ApiClient
+from bridge.source.budget import Priority
+from bridge.source.dintero import models
+
+READ = "customers.read"
+LIST = "customers.list"
+
+READS_MAX = 8
+"""Requests of one call side by side; the budget decides about their rate."""
+
+
+class _Fate(Enum):
+    """What an answer says about a customer that it does not show alive."""
+
+    GONE = "the provider shows its tombstone"
+    ABSENT = "the provider does not have it under this name"
+    UNKNOWN = "the provider cannot be asked by this name"
+
+
+class Lookup:
+    """Answers `Feed.fetch` for customers."""
+
+    def __init__(self, client: ApiClient, path: str, page_limit: int) -> None:
+        self._client = client
+        self._path = path
+        self._page_limit = page_limit
+        self._kept: dict[str, Document | None] = {}
+
+    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:
+        """See `Feed.fetch`. Cancellation ends all requests.
+
+        What was answered before a failure is kept for the next call, which is about the same customers: otherwise a
+        provider that fails now and then would never let a hundred of them through.
+        """
+        found = {document.uid: self._kept[document.uid] for document in known if document.uid in self._kept}
+        self._kept = found
+        failures: list[SourceError] = []
+
+        async def work(queue: Iterator[Document]) -> None:
+            for document in queue:
+                if failures:
+                    return
+                try:
+                    found[document.uid] = await self._fate(document)
+                except SourceError as error:
+                    failures.append(error)
+
+        queue = iter([document for document in known if document.uid not in found])
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(READS_MAX, len(known))):
+                group.create_task(work(queue), name="look up customers")
+        if failures:
+            raise failures[0]
+        self._kept = {}
+        return found
+
+    async def _fate(self, document: Document) -> Document | None:
+        shown = await self._read(document)
+        if shown is _Fate.GONE:
+            return None
+        if isinstance(shown, Document):
+            return shown
+        return await self._search(document, absent=shown is _Fate.ABSENT)
+
+    async def _read(self, document: Document) -> Document | _Fate:
+        name = document.body.get("customer_id")
+        if not isinstance(name, str) or not is_segment(name):
+            return _Fate.UNKNOWN
+        try:
+            answer = await self._client.get(READ, f"{self._path}/{quote(name, safe='')}", priority=Priority.HINT)
+        except RequestRefused as error:
+            if error.status == 404:
+                return _Fate.ABSENT
+            if error.status < 400:
+                raise
+            return _Fate.UNKNOWN  # some gateways refuse what an encoded segment may hold
+        if not isinstance(answer.value, dict):
+            raise Malformed(f"{READ} answered without an object")
+        return _shown(answer.value, document, READ) or _Fate.ABSENT
+
+    async def _search(self, document: Document, *, absent: bool) -> Document | None:
+        """Ask the list for the customer; None when it is surely gone.
+
+        A full answer proves nothing, it may be cut. `absent`: reading it has already failed to find it, so one
+        complete answer without it is enough; otherwise that has to be one by its e-mail or phone number.
+        """
+        gone = False
+        for query in _searches(document):
+            everything = (("type", "any"), ("include_deleted", "true"), ("limit", str(self._page_limit)), query)
+            answer = await self._client.get(LIST, self._path, everything, priority=Priority.HINT)
+            if not isinstance(answer.value, list):
+                raise Malformed(f"{LIST} answered without a list")
+            for row in answer.value:
+                shown = _shown(row, document, LIST)
+                if isinstance(shown, Document):
+                    return shown
+                if shown is _Fate.GONE:
+                    return None
+            complete = len(answer.value) < self._page_limit
+            gone = gone or (complete and (absent or query[0] != "search"))
+        return None if gone else document
+
+
+def is_segment(name: str) -> bool:
+    """True when `name`, encoded, is one segment of a path everywhere; the dot names vanish on their way."""
+    return name not in ("", ".", "..")
+
+
+def _searches(document: Document) -> list[tuple[str, str]]:
+    """Filters that a living customer would pass under any `customer_id`, then the old one for its tombstone."""
+    found = [(name, document.body.get(name)) for name in ("email", "phone_number")]
+    found.append(("search", document.body.get("customer_id")))
+    return [(name, value) for name, value in found if isinstance(value, str) and value]
+
+
+def _shown(row: Any, document: Document, endpoint: str) -> Document | _Fate | None:
+    """The customer as this row shows it, None when the row is another one. `Any`: the provider's JSON."""
+    if not isinstance(row, dict) or row.get("id") != document.uid:
+        return None
+    result = models.customer(row, endpoint)
+    if isinstance(result, Document):
+        return result
+    # A row that our model refuses exists all the same; it stays as it is known.
+    return _Fate.GONE if isinstance(result, Gone) else document

@@ -1,0 +1,309 @@
+"""Models: one row of Dintero's lists → a document in our words, a deletion, or a rejected row.
+
+Checking and mapping are one pass over the row, because they run for every row of every page. Strict where we rely on
+a value (ids, texts, times, the shape of containers), open where the provider may grow: unknown fields are kept under
+`extra`, unknown enum values pass, numbers may come as text. The shape of the result is described in the package's
+docstring. A reason for rejection names the field and the rule, never the value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from bridge.model import Body, Document, Gone, Reject, instant, iso
+
+Row = dict[str, Any]
+"""A JSON object as the provider sent it; `Any` because nothing of it is checked yet."""
+
+RENAME_PREFIX = "dintero_change_customer_id_"
+"""Metadata keys under which the provider records its own renames."""
+
+CUSTOMER_ID_CHARS_MAX = 255
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
+
+
+class _Refused(Exception):
+    """A field breaks a rule; the text is the reason."""
+
+
+def customer(row: object, endpoint: str) -> Document | Gone | Reject:
+    """One entry of the customer list, or the answer to reading one customer."""
+    return _mapped(row, endpoint, _customer)
+
+
+def tag(row: object, endpoint: str) -> Document | Gone | Reject:
+    """One entry of the tag list."""
+    return _mapped(row, endpoint, _tag)
+
+
+def change_time(row: object) -> int | None:
+    """When the row changed, in microseconds, as far as it can be read; for rows that were rejected."""
+    if not isinstance(row, dict):
+        return None
+    value = row.get("deleted_at") or row.get("updated_at")
+    try:
+        return instant(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _mapped(row: object, endpoint: str, build: Callable[[str, Row], Document]) -> Document | Gone | Reject:
+    if not isinstance(row, dict):
+        return Reject(None, endpoint, "the row is not an object", orjson.dumps(row))
+    uid = row.get("id")
+    if type(uid) is not str or not _UUID.fullmatch(uid):
+        reason = "id: missing" if uid is None else "id: not a UUID"
+        return Reject(None, endpoint, reason, orjson.dumps(row))
+    if row.get("deleted_at") is not None:
+        return Gone(uid, change_time(row) or 0)
+    try:
+        return build(uid, row)
+    except _Refused as refused:
+        return Reject(uid, endpoint, str(refused), orjson.dumps(row))
+
+
+def _customer(uid: str, row: Row) -> Document:
+    body: Body = {"uid": uid}
+    extra: Body = {}
+    version = 0
+    for name, value in row.items():
+        if not value and (value is None or value in ({}, [])):
+            continue
+        if name in _CUSTOMER_TEXTS:
+            if type(value) is not str:
+                raise _Refused(f"{name}: not a text")
+            body[name] = value
+        elif name == "updated_at":
+            version, body[name] = _moment(name, value)
+        elif name == "created_at":
+            body[name] = _stamp(name, value)
+        elif name in _CUSTOMER_PARTS:
+            _CUSTOMER_PARTS[name](name, value, body, extra)
+        elif name != "id":
+            _keep(name, value, extra)
+    customer_id = body.get("customer_id")
+    if not customer_id or len(customer_id) > CUSTOMER_ID_CHARS_MAX:
+        raise _Refused("customer_id: missing" if not customer_id else "customer_id: longer than 255 characters")
+    if extra:
+        body["extra"] = extra
+    return Document(uid, body, version)
+
+
+def _tag(uid: str, row: Row) -> Document:
+    body: Body = {"uid": uid}
+    extra: Body = {}
+    version = 0
+    for name, value in row.items():
+        if not value and (value is None or value in ({}, [])):
+            continue
+        if name == "tag":
+            body["name"] = _text(name, value)
+        elif name == "metadata":
+            if metadata := _object(name, value):
+                body[name] = metadata
+        elif name == "updated_at":
+            version, body[name] = _moment(name, value)
+        elif name == "created_at":
+            body[name] = _stamp(name, value)
+        elif name != "id":
+            _keep(name, value, extra)
+    if "name" not in body:
+        raise _Refused("tag: missing")
+    if extra:
+        body["extra"] = extra
+    return Document(uid, body, version)
+
+
+# The parts of a customer that need more than a look at the type. Each puts what it makes into `body` or `extra`.
+
+
+def _metadata(name: str, value: Any, body: Body, extra: Body) -> None:
+    metadata = _object(name, value)
+    records = [key for key in metadata if key.startswith(RENAME_PREFIX)]
+    if records:
+        changes = [metadata.pop(key) for key in records]
+        extra["customer_id_changes"] = sorted((_rename_record(change) for change in changes), key=_rename_order)
+    if metadata:
+        body[name] = metadata
+
+
+def _rename_record(change: Any) -> Any:
+    """Evidence only, so nothing is refused; its time is canonical where it can be read."""
+    if isinstance(change, dict) and isinstance(change.get("created_at"), str):
+        try:
+            return {**change, "created_at": iso(instant(change["created_at"]))}
+        except ValueError:
+            return change
+    return change
+
+
+def _rename_order(change: Any) -> tuple[int, bytes]:
+    created = change.get("created_at") if isinstance(change, dict) else None
+    try:
+        moment = instant(created) if isinstance(created, str) else 0
+    except ValueError:
+        moment = 0
+    return moment, orjson.dumps(change, option=orjson.OPT_SORT_KEYS)
+
+
+def _consents(name: str, value: Any, body: Body, extra: Body) -> None:
+    consents = _object(name, value)
+    for entry in consents.values():
+        if type(entry) is not dict:
+            raise _Refused(f"{name}: an entry is not an object")
+        if type(entry.get("consent", False)) is not bool:
+            raise _Refused(f"{name}: consent is not a boolean")
+        if "updated_at" in entry:
+            entry["updated_at"] = _stamp(f"{name}: updated_at", entry["updated_at"])
+    if consents:
+        body["consents"] = consents
+
+
+def _attributes(name: str, value: Any, body: Body, extra: Body) -> None:
+    if found := _object(name, value):
+        body[name] = found
+
+
+def _addresses(name: str, value: Any, body: Body, extra: Body) -> None:
+    body[name] = _set_of_objects(name, value)
+
+
+def _contact_for(name: str, value: Any, body: Body, extra: Body) -> None:
+    extra[name] = _set_of_objects(name, value)
+
+
+def _term(name: str, value: Any, body: Body, extra: Body) -> None:
+    term = _object(name, value)
+    if "accepted_at" in term:
+        term["accepted_at"] = _stamp(f"{name}: accepted_at", term["accepted_at"])
+    if term:
+        extra[name] = term
+
+
+def _enrolled_by(name: str, value: Any, body: Body, extra: Body) -> None:
+    if found := _object(name, value):
+        extra[name] = found
+
+
+_CUSTOMER_TEXTS = frozenset(
+    {
+        "customer_id",
+        "type",
+        "status",
+        "email",
+        "phone_number",
+        "first_name",
+        "last_name",
+        "date_of_birth",
+        "gender",
+        "favorite_store",
+    }
+)
+"""Same name and meaning in both vocabularies."""
+
+_CUSTOMER_PARTS: dict[str, Callable[[str, Any, Body, Body], None]] = {
+    "metadata": _metadata,
+    "marketing_consent": _consents,
+    "attributes": _attributes,
+    "company": _attributes,
+    "addresses": _addresses,
+    "contact_for": _contact_for,
+    "term": _term,
+    "enrolled_by": _enrolled_by,
+}
+
+
+def _text(name: str, value: Any) -> str:
+    if type(value) is not str:
+        raise _Refused(f"{name}: not a text")
+    return value
+
+
+def _object(name: str, value: Any) -> Body:
+    """A new object without empty members."""
+    if type(value) is not dict:
+        raise _Refused(f"{name}: not an object")
+    return _lean_object(value)
+
+
+def _set_of_objects(name: str, value: Any) -> list[Body]:
+    """A list whose order means nothing, in canonical order."""
+    if type(value) is not list:
+        raise _Refused(f"{name}: not a list")
+    entries = [_object(f"{name}: an entry", entry) for entry in value]
+    if len(entries) > 1:
+        entries.sort(key=_canonical)
+    return entries
+
+
+def _canonical(value: Body) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def _keep(name: str, value: Any, extra: Body) -> None:
+    """A field we have no word for, under its own name."""
+    kept = _lean(value)
+    if kept or type(value) not in (dict, list):
+        extra[name] = kept
+
+
+def _lean(value: Any) -> Any:
+    if type(value) is dict:
+        return _lean_object(value)
+    if type(value) is list:
+        return [_lean(entry) for entry in value]
+    return value
+
+
+def _lean_object(value: Row) -> Body:
+    """Without null, `{}` and `[]`, at every depth: they mean the same as nothing."""
+    result: Body = {}
+    for name, member in value.items():
+        kind = type(member)
+        if kind is str:
+            result[name] = member
+        elif kind is dict or kind is list:
+            if inner := _lean(member):
+                result[name] = inner
+        elif member is not None:
+            result[name] = member
+    return result
+
+
+def _moment(name: str, value: Any) -> tuple[int, str]:
+    """Microseconds and the canonical form of a date-time."""
+    if type(value) is not str:
+        raise _Refused(f"{name}: not a text")
+    try:
+        micros = instant(value)
+    except ValueError:
+        raise _Refused(f"{name}: not a date-time since 1970") from None
+    return micros, value if _is_canonical(value) else iso(micros)
+
+
+def _stamp(name: str, value: Any) -> str:
+    """The canonical form of a date-time; cheaper than `_moment` for what is canonical already."""
+    if type(value) is str and _is_canonical(value) and value >= "1970":
+        try:
+            datetime.fromisoformat(value)
+        except ValueError:
+            raise _Refused(f"{name}: not a date-time since 1970") from None
+        return value
+    return _moment(name, value)[1]
+
+
+def _is_canonical(value: str) -> bool:
+    """Written as `YYYY-MM-DDTHH:MM:SSZ`, given that it is a date-time at all."""
+    return (
+        len(value) == 20
+        and value[4] == value[7] == "-"
+        and value[10] == "T"
+        and value[13] == value[16] == ":"
+        and value[19] == "Z"
+    )

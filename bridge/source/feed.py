@@ -1,0 +1,66 @@
+"""Feed: one collection of one source as pages of documents. The seam between providers and the rest.
+
+The shard calls `page` with the cursor that the last committed step left behind, diffs what comes back, publishes it
+together with `Page.cursor`, and calls again: at once while `Page.more`, else after the poll interval. A feed keeps no
+position of its own; the cursor is a value (so a crash between two pages repeats a page and loses nothing).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from bridge.model import Collection, Document, Gone, Path, Reject
+
+Cursor = dict[str, Any]
+"""A JSON object that only the feed itself understands; stored in the state topic. Treated as immutable.
+
+`Any` because each provider puts its own scalars in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one reading step brought.
+
+    documents: rows in the provider's order; a uid may occur twice (the higher version wins).
+    gone: rows that the provider shows as deleted. A suspicion until `Feed.fetch` has confirmed it.
+    rejects: rows that their model refuses; they count as seen.
+    cursor: where to go on; persisted with the step.
+    more: call again at once.
+    path: what a first sight is called: SNAPSHOT for the first complete read, POLL or SWEEP afterwards.
+    whole: the page is the entire collection, so a known uid that is neither in `documents` nor in `rejects` is a
+        suspect for removal. False whenever a row could not be identified.
+    caught_up_to: wall-clock seconds at which the request began whose answer completes the collection (everything
+        that the provider showed before this moment is in this step or an earlier one); None while `more`.
+    """
+
+    documents: Sequence[Document]
+    cursor: Cursor
+    more: bool
+    path: Path
+    gone: Sequence[Gone] = ()
+    rejects: Sequence[Reject] = ()
+    whole: bool = False
+    caught_up_to: float | None = None
+
+
+class Feed(Protocol):
+    """One collection of one source. Called by one task at a time; both calls may raise any `SourceError`."""
+
+    @property
+    def collection(self) -> Collection:
+        """Which collection this is."""
+        ...
+
+    async def page(self, cursor: Cursor | None) -> Page:
+        """The step after `cursor`; None begins the first complete read. Cancellation leaves nothing behind."""
+        ...
+
+    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:
+        """Read these documents again, one answer per uid: the document as it is now, or None when it is surely gone.
+
+        Called to confirm deletions, with the documents as last known (their body may hold what the request needs,
+        e.g. `customer_id`). Raises instead of guessing: a refused or failed read is never "gone".
+        """
+        ...

@@ -1,0 +1,173 @@
+"""The configuration: every mistake is told with its place and remedy before anything is touched (P18)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.cli import main
+from bridge.config import load, parse, parse_duration, parse_rate
+from bridge.errors import ConfigurationError
+from bridge.model import Collection
+
+SECRET = "canary-secret-7f3a"
+GOOD = f"""
+[kafka]
+bootstrap_servers = ["localhost:9092"]
+[bridge]
+name = "bridge"
+shards = 16
+[[sources]]
+id = "acme"
+provider = "dintero"
+account = "T12345678"
+client_id = "client"
+client_secret = "{SECRET}"
+poll_interval = {{ customers = "250ms", tags = "1m" }}
+request_budget = "300/m"
+"""
+
+
+def problem(text: str) -> str:
+    """The message for this text; it never shows the secret."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse(text, "bridge.toml", Path("."))
+    assert SECRET not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_good_file_with_its_units() -> None:
+    config = parse(GOOD, "bridge.toml", Path("."))
+    source = config.sources[0]
+    assert source.poll_interval_s(Collection.CUSTOMERS) == 0.25
+    assert source.poll_interval_s(Collection.TAGS) == 60
+    assert source.request_budget == 5.0
+    assert SECRET not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("shards = 16", "shrads = 16", 'bridge.shrads: unknown key; did you mean "shards"?'),
+        ("[bridge]", "[brigde]", 'brigde: unknown key; did you mean "bridge"?'),
+        ("request_budget", "request_bugdet", 'sources[1].request_bugdet: unknown key; did you mean "request_budget"?'),
+        ("bootstrap_servers", "bootstrap_server", "kafka.bootstrap_servers: missing; add it"),
+        ("T12345678", "T1234567", "sources[1]: account: must be P or T and 8 digits"),
+        ("T12345678", "T1234567\u0665", "sources[1]: account: must be P or T and 8 digits"),
+        ('"acme"', '"Acme/1"', "sources[1]: id 'Acme/1' does not match"),
+        ('"dintero"', '"rebily"', "sources[1].provider"),
+        ("shards = 16", "shards = 0", "bridge.shards: Input should be greater than or equal to 1"),
+        ('"300/m"', '"fast"', "sources[1].request_budget: a rate is a number above 0 with a unit"),
+        ('"1m"', '"1 minute"', "a duration is a number with a unit"),
+        (f'"{SECRET}"', '{ env = "NO_SUCH_VARIABLE" }', "sources[1].client_secret comes from the environment variable"),
+        (f'"{SECRET}"', '{ file = "no-such-file" }', "which cannot be read (No such file or directory)"),
+        (f'"{SECRET}"', '""', "sources[1].client_secret: "),
+        ('name = "bridge"', 'name = "a/b"', "bridge.name: "),
+        ("[kafka]", "[kafka", "bridge.toml: not valid TOML"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(old: str, new: str, expected: str) -> None:
+    assert old in GOOD
+    assert expected in problem(GOOD.replace(old, new))
+
+
+def test_two_sources_may_not_share_an_id() -> None:
+    block = GOOD[GOOD.index("[[sources]]") :]
+    assert "two of them have the id 'acme'" in problem(GOOD + block)
+
+
+def test_a_secret_file_ends_with_a_newline_that_is_no_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+    text = GOOD.replace(f'"{SECRET}"', '{ file = "secret" }')
+    config = parse(text, "bridge.toml", tmp_path)
+    assert config.sources[0].client_secret.get_secret_value() == SECRET
+    (tmp_path / "secret").write_text(f"{SECRET}\n{SECRET}\n")
+    with pytest.raises(ConfigurationError, match="exactly one line"):
+        parse(text, "bridge.toml", tmp_path)
+
+
+def test_a_secret_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACME_SECRET", SECRET)
+    config = parse(GOOD.replace(f'"{SECRET}"', '{ env = "ACME_SECRET" }'), "bridge.toml", Path("."))
+    assert config.sources[0].client_secret.get_secret_value() == SECRET
+
+
+def test_the_command_exits_with_2_and_one_paragraph(tmp_path: Path) -> None:
+    path = tmp_path / "bridge.toml"
+    path.write_text(GOOD.replace("shards = 16", "shrads = 16"))
+    result = CliRunner().invoke(main, ["check", "-c", str(path)])
+    assert result.exit_code == 2
+    assert "did you mean" in result.stderr
+    assert "Traceback" not in result.output
+    missing = CliRunner().invoke(main, ["run", "-c", str(tmp_path / "none.toml")])
+    assert missing.exit_code == 2
+    assert "cannot be read" in missing.stderr
+
+
+def test_a_good_file_passes_the_check_and_the_nearest_command_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "bridge.toml"
+    path.write_text(GOOD)
+    assert CliRunner().invoke(main, ["check", "-c", str(path)]).exit_code == 0
+    result = CliRunner().invoke(main, ["chekc"])
+    assert result.exit_code == 2
+    assert "Did you mean 'check'?" in result.stderr
+    for name, command in main.commands.items():
+        shown = CliRunner().invoke(main, [name, "--help"])
+        assert shown.exit_code == 0
+        assert "Example:" in shown.stdout, name
+        assert command.help
+
+
+TOML_VALUES = st.recursive(
+    st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.text(st.characters(codec="ascii", exclude_characters='"\\\x7f', min_codepoint=32)),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return "[" + ", ".join(toml(item) for item in value) + "]"
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+@given(
+    st.sampled_from(["id", "account", "client_id", "client_secret", "poll_interval", "collections", "base_url"]),
+    TOML_VALUES,
+)
+def test_whatever_stands_there_is_taken_or_refused_with_a_place(key: str, value: Any) -> None:
+    lines = [line for line in GOOD.splitlines() if not line.startswith(f"{key} ")]
+    text = "\n".join([*lines, f"{key} = {toml(value)}"])
+    said = ""
+    try:
+        parse(text, "bridge.toml", Path("."))
+    except ConfigurationError as error:
+        said = str(error)
+    assert not said or said.startswith("bridge.toml: ")
+    assert SECRET not in said
+
+
+@given(st.text(max_size=20))
+def test_durations_and_rates_are_exact_or_refused(text: str) -> None:
+    for read in (parse_duration, parse_rate):
+        said = ""
+        try:
+            assert read(text) >= 0
+        except ValueError as error:
+            said = str(error)
+        assert not said or "such as" in said
+
+
+def test_an_unreadable_file(tmp_path: Path) -> None:
+    (tmp_path / "b.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match="not UTF-8"):
+        load(tmp_path / "b.toml")

@@ -1,0 +1,71 @@
+"""What every test may ask for: a Kafka shared by the whole run, and a name of its own on it.
+
+The broker starts when the first test asks for it and serves all of them, so a test must neither stop nor kill
+it; one that does takes `own_kafka`. With KAFKA_BOOTSTRAP_SERVERS set the shared one is that cluster instead.
+Every test that needs a Kafka carries the marker `kafka` without saying so: `-m "not kafka"` leaves them out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import pytest
+
+from bridge.sandbox.kafka import KafkaSettings, LocalKafka
+
+KAFKA_FIXTURES = {"kafka", "own_kafka"}
+
+
+class Kafka(Protocol):
+    """What tests may know of the shared Kafka: where it is."""
+
+    @property
+    def bootstrap_servers(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class ExistingKafka:
+    bootstrap_servers: str
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if KAFKA_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.kafka)
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Kafka]:
+    """Not async: a session's fixture would tie every test to one event loop, and the broker needs none."""
+    if existing := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        yield ExistingKafka(existing)
+        return
+    local = LocalKafka()
+    asyncio.run(local.start())
+    yield local
+    asyncio.run(local.stop())
+
+
+@pytest.fixture
+def bootstrap_servers(kafka: Kafka) -> str:
+    return kafka.bootstrap_servers
+
+
+@pytest.fixture
+def bridge_name() -> str:
+    """A prefix for topics, groups and transactional ids that no other test has used on this cluster."""
+    return f"t{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+async def own_kafka() -> AsyncIterator[LocalKafka]:
+    """A broker for one test, to be killed, paused and restarted at will; costs about two seconds."""
+    local = LocalKafka(KafkaSettings(heap_mib=256))
+    await local.start()
+    yield local
+    await local.stop()

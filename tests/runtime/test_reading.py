@@ -1,0 +1,145 @@
+"""The loop of a feed: deletions only when they are certain, and a provider in trouble is left in peace."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bridge.sandbox.switches import Switches
+from bridge.sandbox.world import World
+from bridge.store.record import cursor_key, encode_json
+from tests.runtime.shards import House
+from tests.support.clock import VirtualClock, run_virtual
+
+
+def tags(world: World) -> list[str]:
+    return list(world.tags)
+
+
+def test_a_tag_that_is_gone_is_deleted_after_a_second_look() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock)
+        await house.live(3)
+        house.world.delete_tag(tags(house.world)[0])
+        before = house.api.statistics().requests.get("tags 200", 0)
+        await house.live(3)
+        assert house.types("tags")[8:] == ["tag.deleted.v1"]
+        assert house.api.statistics().requests["tags 200"] == before + 2
+
+    run_virtual(main)
+
+
+def test_an_empty_list_once_deletes_nothing() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock)
+        await house.live(3)
+        house.api.switches = house.api.switches.changed({"empty_tag_list_once": True})
+        await house.live(12)
+        assert house.types("tags")[8:] == []
+
+    run_virtual(main)
+
+
+def test_many_tags_missing_at_once_are_held_and_shown() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock, tags=100)
+        await house.live(3)
+        for tag in tags(house.world)[:60]:
+            house.world.delete_tag(tag)
+        shard = house.shard()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(shard.serve())
+            await asyncio.sleep(12)
+            _, text = house.metrics.render()
+            assert 'bridge_deletions_held{collection="tags",source="acme"} 60.0' in text.decode()
+            shard.drain()
+        assert house.types("tags")[100:] == []
+
+    run_virtual(main)
+
+
+def test_a_deleted_customer_is_deleted_after_a_confirming_read_with_the_providers_time() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock)
+        await house.live(3)
+        customer_id = next(iter(house.world.customers.live_row_of))
+        house.world.delete_customer(customer_id)
+        await house.live(12)
+        assert house.types("customers")[50:] == ["customer.deleted.v1"]
+        assert house.api.statistics().requests["customer 404"] >= 1
+
+    run_virtual(main)
+
+
+def test_refused_credentials_are_tried_once_a_minute_and_delete_nothing() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock)
+        await house.live(3)
+        house.api.access.revoke_all()
+        house.api.switches = house.api.switches.changed({"scopes": "nothing"})
+        shard = house.shard()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(shard.serve())
+            await asyncio.sleep(600)
+            asked = sum(house.api.statistics().requests.values())
+            assert asked < 60  # two feeds, ten minutes, a token now and then; without patience it would be hundreds
+            assert not any(reading.ready for reading in shard.readings["acme"])
+            assert "403" in (shard.readings["acme"][0].status.last_error or "")
+            house.api.switches = Switches()
+            await asyncio.sleep(70)
+            assert all(reading.ready for reading in shard.readings["acme"])
+            shard.drain()
+        assert house.types("customers") == ["customer.snapshot.v1"] * 50
+
+    run_virtual(main)
+
+
+def test_a_position_that_the_feed_cannot_use_is_given_up_and_nothing_is_published_twice() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock)
+        await house.live(3)
+        house.store.apply([(cursor_key("acme", "customers"), encode_json({"mode": "of another release"}))], 99)
+        house.kafka.state_end = 101
+        house.world.create_customer({"type": "customer", "customer_id": "new"})
+        await house.live(12)
+        assert house.types("customers")[50:] == ["customer.snapshot.v1"]
+
+    run_virtual(main)
+
+
+def test_a_provider_that_says_later_is_not_asked_before() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock)
+        await house.live(3)
+        switches = {"fault_429": 1.0, "fault_429_retry_after": "120"}
+        house.api.switches = house.api.switches.changed(switches)
+        shard = house.shard()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(shard.serve())
+            await asyncio.sleep(20)
+            asked = sum(house.api.statistics().requests.values())
+            await asyncio.sleep(95)
+            assert sum(house.api.statistics().requests.values()) == asked
+            house.api.switches = Switches()
+            house.world.create_tag("after the storm")
+            await asyncio.sleep(60)
+            shard.drain()
+        assert house.types("tags")[8:] == ["tag.created.v1"]
+
+    run_virtual(main)
+
+
+def test_staleness_grows_while_the_provider_cannot_be_read_and_not_while_it_is_quiet() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock)
+        shard = house.shard()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(shard.serve())
+            await asyncio.sleep(100)
+            customers = shard.readings["acme"][0].collection
+            assert (house.metrics.staleness("acme", customers) or 0) <= 6
+            house.api.switches = house.api.switches.changed({"fault_500": 1.0})
+            await asyncio.sleep(300)
+            assert 295 <= (house.metrics.staleness("acme", customers) or 0) <= 310
+            shard.drain()
+
+    run_virtual(main)
