@@ -25,8 +25,9 @@ from bridge.publish.inbox import Inbox
 from bridge.publish.partitioner import partition_of
 from bridge.publish.producer import KafkaProducer
 from bridge.publish.statelog import restore
-from bridge.publish.topics import Cluster, TopicPlan, ensure
+from bridge.publish.topics import Cluster, TopicPlan, ensure, inspect
 from bridge.runtime.assignment import Assignment, OwnPartition
+from bridge.runtime.membership import Member, Positions
 from bridge.runtime.reading import ReadingPlan, SourceReader
 from bridge.runtime.report import process_status, proved_until
 from bridge.runtime.shard import Shard, ShardPorts
@@ -110,10 +111,13 @@ def build(config: Config, clock: Clock) -> Bridge:
     async def prepare() -> Cluster:
         return await ensure(config.kafka, plan, config.kafka.create_topics)
 
+    async def inspected() -> Cluster:
+        return await inspect(config.kafka, plan)
+
     def inbox() -> Inbox:
         return Inbox(config.kafka, plan.inbox, plan.bridge, clock)
 
-    def assignment(inbox: Inbox, cluster: Cluster) -> Assignment:
+    def assignment(inbox: Member, cluster: Cluster) -> Assignment:
         parts = ShardParts(config, plan.sized(cluster), cluster, folder.path, clock, metrics)
         return Assignment(
             inbox,
@@ -128,7 +132,7 @@ def build(config: Config, clock: Clock) -> Bridge:
 
     probes = ProbeServer(config.http.listen, metrics, status)
     endpoints: list[Endpoint] = [probes]
-    ports = LifePorts(prepare, inbox, assignment)
+    ports = LifePorts(prepare, inspected, inbox, assignment)
     supervisor = Supervisor(ports, endpoints, clock, grace_s=config.bridge.shutdown_grace)
     return Bridge(supervisor, metrics, probes, sources, readers, folder)
 
@@ -148,7 +152,7 @@ class ShardParts:
         """The file that caches a shard's state."""
         return self.folder / f"shard-{number}.sqlite"
 
-    def shard(self, number: int, inbox: Inbox, readers: Sequence[SourceReader]) -> Shard:
+    def shard(self, number: int, inbox: Positions, readers: Sequence[SourceReader]) -> Shard:
         """A new life of a shard."""
         identity = {"cluster": self.cluster.id, "topic": self.topics.state, "shard": str(number)}
 
@@ -169,7 +173,7 @@ class ShardParts:
 
         async def restored(store: Store) -> None:
             progress = RestoreProgress(number, self.clock)
-            await restore(self.config.kafka, self.topics.state, number, store, self.clock, progress)
+            await restore(self.config.kafka, self.topics.state, number, store, self.clock, progress, fenced=True)
 
         ports = ShardPorts(
             inbox=OwnPartition(inbox, number),

@@ -15,11 +15,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from bridge.errors import ConfigurationError
 from bridge.event.envelope import ContentMode
 from bridge.model import SOURCE_ID, Collection
+from bridge.observability.probes import parse_listen
 from bridge.publish.settings import KafkaSettings
 from bridge.source.dintero import API as DINTERO_API
 from bridge.source.dintero import DinteroSettings
@@ -30,6 +40,10 @@ SECRET_FILE_BYTES_MAX = 64 * 1024
 SHARDS_MAX = 1024
 """Each shard is a partition of two topics and a transactional id; beyond that use several bridges."""
 
+SECONDS_MAX = 366 * 86_400.0
+"""Of any duration; a longer one is a slip."""
+
+_COLLECTIONS = ", ".join(Collection)
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|m|h|d)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _RATE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s*/\s*(s|m)", re.ASCII)
@@ -51,7 +65,28 @@ def parse_rate(value: object) -> float:
     return float(match[1]) / _SECONDS[match[2]]
 
 
-Seconds = Annotated[float, BeforeValidator(lambda value: value if isinstance(value, float) else parse_duration(value))]
+def _seconds(value: object) -> float:
+    seconds = value if isinstance(value, float) else parse_duration(value)
+    if not 0.0 <= seconds <= SECONDS_MAX:  # TOML knows -1.0, inf and nan
+        raise ValueError(f"a duration lies between 0s and {SECONDS_MAX / 86_400:.0f}d")
+    return seconds
+
+
+def _interval(value: object) -> object:
+    """Checked here and not by the types, because a union of two complains about both."""
+    if not isinstance(value, dict):
+        seconds = _seconds(value)
+        if seconds == 0.0:
+            raise ValueError("an interval is longer than 0s")
+        return seconds
+    unknown = set(value) - set(Collection)
+    if unknown:
+        raise ValueError(f"knows no collection {', '.join(map(repr, sorted(unknown)))}; there are {_COLLECTIONS}")
+    return {name: _interval(part) for name, part in value.items()}
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+Interval = Annotated[float | dict[Collection, float], BeforeValidator(_interval)]
 PerSecond = Annotated[float, BeforeValidator(lambda value: value if isinstance(value, float) else parse_rate(value))]
 
 
@@ -72,7 +107,16 @@ class BridgeSection(_Section):
 class HttpSection(_Section):
     """`[http]`: where metrics, health and the status page listen. Loopback by default: they are not for the world."""
 
-    listen: str = Field("127.0.0.1:8080", pattern=r"^.+:\d{1,5}$")
+    listen: str = "127.0.0.1:8080"
+
+    @field_validator("listen")
+    @classmethod
+    def _host_and_port(cls, listen: str) -> str:
+        try:
+            parse_listen(listen)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        return listen
 
 
 class SourceSection(_Section):
@@ -85,7 +129,7 @@ class SourceSection(_Section):
     client_secret: SecretStr = Field(min_length=1)
     base_url: str | None = Field(None, pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$")  # None: the provider's own
     collections: list[Collection] = Field([Collection.CUSTOMERS, Collection.TAGS], min_length=1)
-    poll_interval: Seconds | dict[Collection, Seconds] = 5.0
+    poll_interval: Interval = 5.0
     poll_overlap: Seconds = 10.0
     request_budget: PerSecond = 10.0
     snapshot: Literal["events", "silent"] = "events"
@@ -137,10 +181,11 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _unique(self) -> Config:
-        ids = [source.id for source in self.sources]
-        for source_id in ids:
-            if ids.count(source_id) > 1:
-                raise ValueError(f"sources: two of them have the id {source_id!r}")
+        seen: set[str] = set()
+        for source in self.sources:
+            if source.id in seen:
+                raise ValueError(f"sources: two of them have the id {source.id!r}")
+            seen.add(source.id)
         return self
 
 

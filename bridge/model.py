@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 Body = dict[str, Any]
@@ -18,6 +19,9 @@ Body = dict[str, Any]
 
 SOURCE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 """A source id; part of every key, so it has no slash and no upper case."""
+
+DAYS_CACHED = 4096
+"""Rendered dates kept at hand, about eleven years: every event carries two instants."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -111,12 +115,19 @@ def instant(text: str) -> int:
 def iso(micros: int) -> str:
     """The shortest UTC form of an instant: whole seconds, else milliseconds, else microseconds; ends with `Z`."""
     seconds, fraction = divmod(micros, 1_000_000)
-    base = (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+    day, second = divmod(seconds, 86_400)
+    base = f"{_date(day)}T{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}"
     if fraction == 0:
         return f"{base}Z"
     if fraction % 1000 == 0:
         return f"{base}.{fraction // 1000:03d}Z"
     return f"{base}.{fraction:06d}Z"
+
+
+@lru_cache(maxsize=DAYS_CACHED)
+def _date(day: int) -> str:
+    """`YYYY-MM-DD`, so many days after 1970."""
+    return (_EPOCH + timedelta(days=day)).isoformat()[:10]
 
 
 def key_of(source: str, collection: str, uid: str) -> str:

@@ -31,6 +31,7 @@ from bridge.config import BridgeSection, Config, HttpSection, SourceSection
 from bridge.errors import EnvironmentUnavailable
 from bridge.publish.reading import read_topics
 from bridge.publish.settings import KafkaSettings
+from bridge.runtime.tasks import first_leaf
 
 RATES = {"sign_up": 60.0, "edit": 240.0, "rename": 20.0, "delete": 20.0, "tag_create": 15.0, "tag_delete": 8.0}
 """Changes per minute: every event type within a few seconds, and slow enough to read."""
@@ -79,32 +80,37 @@ async def _demo(debug: bool, seconds: float | None, customers: int, seed: int, b
         bridge = assembly.build(config, clock)
         stop = asyncio.Event()
         stack.enter_context(stop_on_signals(stop.set))
-        async with asyncio.TaskGroup() as group:
-            running = group.create_task(bridge.run(), name="bridge")
-            tally = Tally()
-            _say(console, "reading everything once")
-            await _wait_ready(bridge, running)
-            watcher = group.create_task(_watch(config, tally, clock), name="consumer")
-            world.rates = Rates(**RATES)
-            living = group.create_task(live(world), name="world")
-            try:
-                deadline = None if seconds is None else time.monotonic() + seconds
-                with _view(
-                    console,
-                    tally,
-                    f"Kafka {servers}   provider {url}/v1   metrics http://127.0.0.1:{bridge.probes.port}/",
-                ) as refresh:
-                    while not stop.is_set() and (deadline is None or time.monotonic() < deadline):
+        tally = Tally()
+        try:
+            async with asyncio.TaskGroup() as group:
+                running = group.create_task(bridge.run(), name="bridge")
+                _say(console, "reading everything once")
+                if not await _wait_ready(bridge, running, stop):
+                    bridge.stop()
+                    return 0
+                watcher = group.create_task(_watch(config, tally, clock), name="consumer")
+                world.rates = Rates(**RATES)
+                living = group.create_task(live(world), name="world")
+                try:
+                    deadline = None if seconds is None else time.monotonic() + seconds
+                    with _view(
+                        console,
+                        tally,
+                        f"Kafka {servers}   provider {url}/v1   metrics http://127.0.0.1:{bridge.probes.port}/",
+                    ) as refresh:
+                        while not stop.is_set() and (deadline is None or time.monotonic() < deadline):
+                            tally.learn(world.truth.after(tally.truth_number))
+                            refresh()
+                            await asyncio.sleep(REFRESH_S)
+                        living.cancel()
                         tally.learn(world.truth.after(tally.truth_number))
-                        refresh()
-                        await asyncio.sleep(REFRESH_S)
+                        await _catch_up(bridge, refresh)
+                finally:
                     living.cancel()
-                    tally.learn(world.truth.after(tally.truth_number))
-                    await _catch_up(bridge, refresh)
-            finally:
-                living.cancel()
-                watcher.cancel()
-                bridge.stop()
+                    watcher.cancel()
+                    bridge.stop()
+        except BaseExceptionGroup as error:
+            raise first_leaf(error) from None
         return await _summary(console, config, tally, clock)
 
 
@@ -142,16 +148,19 @@ def _config(servers: str, api_url: str, data_dir: Path) -> Config:
     )
 
 
-async def _wait_ready(bridge: assembly.Bridge, running: asyncio.Task[None]) -> None:
-    """Until everything was read once."""
+async def _wait_ready(bridge: assembly.Bridge, running: asyncio.Task[None], stop: asyncio.Event) -> bool:
+    """Until everything was read once; False when somebody does not want to wait for it."""
     deadline = time.monotonic() + START_S
     while bridge.proved_until() == 0.0:
+        if stop.is_set():
+            return False
         if running.done() or time.monotonic() > deadline:
             raise EnvironmentUnavailable(
                 f"the bridge did not come up within {START_S:.0f} s: {bridge.supervisor.trouble or 'still reading'}; "
                 "run again with --debug to see why"
             )
         await asyncio.sleep(0.05)
+    return True
 
 
 async def _watch(config: Config, tally: Tally, clock: SystemClock) -> None:

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from typing import TypeVar
 
+from bridge.runtime.tasks import first_leaf
+
 T = TypeVar("T")
 
 EXIT_AT_ONCE = 1
@@ -53,10 +55,13 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 async def until_signal(main: Coroutine[None, None, None]) -> None:
     """Run until the first SIGINT or SIGTERM cancels it; that is its normal end."""
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(main)
-        with stop_on_signals(lambda: _cancel(task)):
-            await asyncio.wait([task])
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(main)
+            with stop_on_signals(lambda: _cancel(task)):
+                await asyncio.wait([task])
+    except BaseExceptionGroup as error:
+        raise first_leaf(error) from None
 
 
 def _cancel(task: asyncio.Task[None]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from bridge.detect.diff import Change
-from bridge.event.catalog import RENAMED, EventType
+from bridge.event.catalog import CATALOG, RENAMED, EventType
 from bridge.model import Account, Cause, iso
 
 ID_BYTES = 16
@@ -50,13 +50,31 @@ class Event(NamedTuple):
     changed_at: int
 
 
+class _ConstantHeaders(NamedTuple):
+    """What all events of a type have in common; made once, because it would be a third of an event's headers."""
+
+    name: str
+    type: tuple[str, bytes]
+    schema: tuple[str, bytes]
+
+    @classmethod
+    def of(cls, kind: EventType) -> _ConstantHeaders:
+        return cls(kind.type, ("ce_type", kind.type.encode()), ("ce_dataschema", kind.schema_id.encode()))
+
+
+_SPECVERSION = ("ce_specversion", b"1.0")
+_JSON = ("content-type", b"application/json")
+
+
 class EventBuilder:
     """Builds the events of one source."""
 
     def __init__(self, account: Account, mode: ContentMode = ContentMode.BINARY) -> None:
         self.account = account
         self._structured = mode is ContentMode.STRUCTURED
-        self._source = account.uri.encode()
+        self._prefix = f"{account.source}/"
+        self._source = ("ce_source", account.uri.encode())
+        self._constant = {kind: _ConstantHeaders.of(kind) for kind in CATALOG}
 
     def build(
         self,
@@ -77,7 +95,9 @@ class EventBuilder:
         change, serialised with sorted keys.
         """
         account = self.account
-        key = f"{account.source}/{uid}"
+        key = self._prefix + uid
+        constant = self._constant[kind]
+        changed = iso(changed_at)
         data: dict[str, Any] = {
             "source": account.source,
             "provider": account.provider,
@@ -86,7 +106,7 @@ class EventBuilder:
             "key": key,
             "sequence": at.sequence,
             "prior": at.prior,
-            "changed_at": iso(changed_at),
+            "changed_at": changed,
             "detected_at": iso(detected_at),
             "cause": {"path": cause.path} if cause.ref is None else {"path": cause.path, "ref": cause.ref},
             "before": None if before_json is None else orjson.Fragment(before_json),
@@ -96,22 +116,23 @@ class EventBuilder:
         if kind is RENAMED and change.before is not None and change.after is not None:
             data["from"] = change.before.get("customer_id")
             data["to"] = change.after.get("customer_id")
-        identity = event_id(key, kind.type, at, after_json)
+        identity = event_id(key, constant.name, at, after_json)
         if self._structured:
             return self._in_structured_mode(kind, uid, key, at, identity, changed_at, data)
+        encoded = key.encode()
         headers = [
-            ("ce_specversion", b"1.0"),
-            ("ce_type", kind.type.encode()),
-            ("ce_source", self._source),
+            _SPECVERSION,
+            constant.type,
+            self._source,
             ("ce_id", identity.encode()),
             ("ce_subject", uid.encode()),
-            ("ce_time", data["changed_at"].encode()),
-            ("ce_dataschema", kind.schema_id.encode()),
+            ("ce_time", changed.encode()),
+            constant.schema,
             ("ce_sequence", b"%d" % at.sequence),
-            ("ce_partitionkey", key.encode()),
-            ("content-type", b"application/json"),
+            ("ce_partitionkey", encoded),
+            _JSON,
         ]
-        return Event(kind, key.encode(), orjson.dumps(data), headers, changed_at)
+        return Event(kind, encoded, orjson.dumps(data), headers, changed_at)
 
     def _in_structured_mode(
         self,
@@ -147,8 +168,7 @@ def event_id(key: str, type_name: str, at: Position, after_json: bytes | None) -
     count of deletions tells its lives apart. The sequence is not part of it: after a crash the same change may be
     detected in another order.
     """
-    digest = blake2b(digest_size=ID_BYTES)
     life = at.life if at.prior == 0 else 0
-    digest.update(f"{key}\n{type_name}\n{at.prior}\n{life}\n".encode())
+    digest = blake2b(f"{key}\n{type_name}\n{at.prior}\n{life}\n".encode(), digest_size=ID_BYTES)
     digest.update(after_json or b"")
     return digest.hexdigest()

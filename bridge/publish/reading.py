@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, Self, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED
@@ -80,6 +80,38 @@ async def read_topics(
             async for chunk in chunks:
                 for message in chunk:
                     yield message
+
+
+class LogReader(Protocol):
+    """What a restore needs of a reader: bounds of partitions, then what is between them.
+
+    Called by one task; every wait is bounded and may raise `EnvironmentUnavailable`. Implementations:
+    `PartitionReader` and the simulator's fake.
+    """
+
+    async def begins(self, partitions: Iterable[At]) -> dict[At, int]:
+        """The oldest offset that still exists, per partition."""
+        ...
+
+    async def ends(self, partitions: Iterable[At]) -> dict[At, int]:
+        """The last stable offset per partition: everything before it is committed or aborted."""
+        ...
+
+    async def log_ends(self, partitions: Iterable[At]) -> dict[At, int]:
+        """The end per partition with what is not decided yet. Before `assign` only."""
+        ...
+
+    async def offsets_at(self, partitions: Sequence[At], timestamp_ms: int) -> dict[At, int]:
+        """The first offset at or after a time, per partition; its end when there is none."""
+        ...
+
+    def assign(self, starts: Mapping[At, int]) -> None:
+        """Read these partitions from these offsets; replaces what was assigned before."""
+        ...
+
+    def chunks(self, ends: Mapping[At, int] | None) -> AsyncGenerator[list[Message], None]:
+        """Committed records of one partition at a time, in order, each before its end; for ever without ends."""
+        ...
 
 
 class PartitionReader:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from bridge.clock import Clock
 from bridge.errors import PublishError, StateLost
-from bridge.publish.reading import At, Message, PartitionReader
+from bridge.publish.reading import At, LogReader, Message, PartitionReader
 from bridge.publish.settings import KafkaSettings
 from bridge.publish.topics import TOMBSTONE_DAYS
 from bridge.store.base import Store
@@ -69,22 +69,28 @@ async def restore(
     ends before such a one. Raises `StaleCache`, `StateLost` (one hangs), `EnvironmentUnavailable`, or what the store
     raises.
     """
-    at = (topic, shard)
     async with PartitionReader(settings, clock) as reader:
         await reader.partitions([topic])
-        begin = (await reader.begins([at]))[at]
-        end = await _decided_end(reader, at, clock) if fenced else (await reader.ends([at]))[at]
-        if store.position > 0:
-            await _check_cache(reader, at, store, begin, end, clock)
-        start = max(store.position, begin)
-        records, ignored = await _read(reader, at, (start, end), store, progress)
+        return await restore_with(reader, (topic, shard), store, clock, progress, fenced=fenced)
+
+
+async def restore_with(
+    reader: LogReader, at: At, store: Store, clock: Clock, progress: Progress, *, fenced: bool = False
+) -> Restored:
+    """The same with a reader that is open already."""
+    begin = (await reader.begins([at]))[at]
+    end = await _decided_end(reader, at, clock) if fenced else (await reader.ends([at]))[at]
+    if store.position > 0:
+        await _check_cache(reader, at, store, begin, end, clock)
+    start = max(store.position, begin)
+    records, ignored = await _read(reader, at, (start, end), store, progress)
     if end > store.position:
         store.apply((), end)
-    marker = marker_key(shard)
+    marker = marker_key(at[1])
     return Restored(records, ignored, store.position, marker in store.get_many([marker]))
 
 
-async def _decided_end(reader: PartitionReader, at: At, clock: Clock) -> int:
+async def _decided_end(reader: LogReader, at: At, clock: Clock) -> int:
     """The end of the partition, which is also its last stable offset: nobody has a transaction open in it.
 
     A broker that is killed between answering a commit and writing the markers can forget them when it starts again
@@ -106,7 +112,7 @@ async def _decided_end(reader: PartitionReader, at: At, clock: Clock) -> int:
         await clock.sleep(_DECIDED_PAUSE_S)
 
 
-async def _check_cache(reader: PartitionReader, at: At, store: Store, begin: int, end: int, clock: Clock) -> None:
+async def _check_cache(reader: LogReader, at: At, store: Store, begin: int, end: int, clock: Clock) -> None:
     """A store that holds something must be a prefix of the log, and young enough to have seen every removal."""
     position = store.position
     if not begin <= position <= end:
@@ -125,7 +131,7 @@ async def _check_cache(reader: PartitionReader, at: At, store: Store, begin: int
         raise StaleCache(f"the cache of {at[0]}-{at[1]} has another marker than the log: the topic was recreated")
 
 
-async def _first(reader: PartitionReader, at: At, begin: int, end: int) -> Message | None:
+async def _first(reader: LogReader, at: At, begin: int, end: int) -> Message | None:
     reader.assign({at: begin})
     async with aclosing(reader.chunks({at: end})) as chunks:
         async for chunk in chunks:
@@ -134,7 +140,7 @@ async def _first(reader: PartitionReader, at: At, begin: int, end: int) -> Messa
 
 
 async def _read(
-    reader: PartitionReader, at: At, bounds: tuple[int, int], store: Store, progress: Progress
+    reader: LogReader, at: At, bounds: tuple[int, int], store: Store, progress: Progress
 ) -> tuple[int, int]:
     start, end = bounds
     records = ignored = 0

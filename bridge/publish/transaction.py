@@ -69,5 +69,5 @@ def record_bytes(record: Record) -> int:
     """
     size = 61 + 38 + len(record.key) + len(record.value or b"")
     for name, value in record.headers:
-        size += 10 + len(name.encode()) + len(value)
+        size += 10 + (len(name) if name.isascii() else len(name.encode())) + len(value)
     return size

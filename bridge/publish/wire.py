@@ -82,7 +82,6 @@ class Wire:
             task.cancel()
         for connection in list(self._client._conns.values()):
             _abort(connection)
-        doomed.discard(asyncio.current_task())
         if doomed:
             await asyncio.wait(doomed, timeout=CUT_DEADLINE_S)
         for connection in list(self._client._conns.values()):

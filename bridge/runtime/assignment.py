@@ -16,13 +16,15 @@ import asyncio
 import random
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from bridge.clock import Clock
 from bridge.errors import EnvironmentUnavailable, PublishError, StateLost
 from bridge.observability.logs import Throttle, get_logger
 from bridge.observability.metrics import Metrics
-from bridge.publish.inbox import Inbox, InboxRecord
+from bridge.publish.inbox import InboxRecord
+from bridge.runtime.membership import Member, Positions
 from bridge.runtime.schedule import Backoff
 from bridge.runtime.shard import Shard, ShardState
 from bridge.runtime.tasks import first_leaf
@@ -59,17 +61,20 @@ class Assignment:
 
     def __init__(
         self,
-        inbox: Inbox,
+        inbox: Member,
         build_shard: Callable[[int], Shard],
         discard_cache: Callable[[int], None],
         clock: Clock,
         metrics: Metrics,
+        spread: Callable[[], float] = random.random,
     ) -> None:
+        """`spread`: a number in [0, 1) that keeps shards from coming back in step."""
         self._inbox = inbox
         self._build_shard = build_shard
         self._discard_cache = discard_cache
         self._clock = clock
         self._metrics = metrics
+        self._spread = spread
         self._began = clock.monotonic()
         self._throttle = Throttle(SILENCE_S_MAX, clock)
         self._draining = asyncio.Event()
@@ -174,9 +179,11 @@ class Assignment:
             try:
                 await owner.shard.serve()
                 return
-            except (PublishError, EnvironmentUnavailable, OSError, sqlite3.Error) as error:
+            except Exception as error:  # whatever breaks one shard, the others of the process go on
                 failed_at = self._clock.monotonic()
                 delay = self._broken(owner, error, lived_s=failed_at - began)
+            if owner.releasing:
+                return  # also when a cancellation met the error: the task group of the shard let the error win
             self._count()
             while not await self._inbox.wait_membership_confirmed(owner.partition, failed_at):
                 failed_at = self._clock.monotonic()  # not ours now; it may come back before we are released
@@ -184,20 +191,23 @@ class Assignment:
 
     def _broken(self, owner: Owner, error: Exception, *, lived_s: float) -> float:
         """Note why a life ended; seconds until the next may begin."""
-        owner.last_error = str(error)
+        expected = isinstance(error, PublishError | EnvironmentUnavailable | OSError | sqlite3.Error)
+        owner.last_error = str(error) if expected else f"unforeseen {type(error).__name__}"
         # A life that worked for a while was not one of a row of failures.
         owner.backoff = (Backoff() if lived_s > REFUSED_RETRY_S else owner.backoff).failed()
         if isinstance(error, sqlite3.Error | OSError):
-            self._discard_cache(owner.partition)
+            with suppress(OSError):  # a disk that cannot even forget fails again when the cache is opened
+                self._discard_cache(owner.partition)
         refused = isinstance(error, StateLost)
-        delay = REFUSED_RETRY_S if refused else owner.backoff.delay_s(random.random())
+        delay = REFUSED_RETRY_S if refused else owner.backoff.delay_s(self._spread())
         log.log(
-            40 if refused else 30,
+            40 if refused or not expected else 30,
             "the shard refuses to run" if refused else "the shard is opened again",
             shard=owner.partition,
             cause=type(error).__name__,
-            detail=str(error),
+            detail=owner.last_error,
             next_try_s=round(delay, 1),
+            exc_info=None if expected else error,
         )
         return delay
 
@@ -209,7 +219,7 @@ class Assignment:
 class OwnPartition:
     """One partition of the inbox, as its shard sees it. Implements `shard.InboxPartition`."""
 
-    inbox: Inbox
+    inbox: Positions
     number: int
 
     async def committed(self) -> int | None:

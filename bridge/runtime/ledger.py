@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from bridge.event.catalog import EventType
 from bridge.model import Collection, Path
 from bridge.publish.transaction import Record
 from bridge.store.base import Store
@@ -23,15 +25,13 @@ BATCH_BYTES_MAX = 32 * 1024 * 1024
 """Bytes of keys and values in one transaction before readers wait: bounds memory whatever the documents are."""
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """What the metrics want to know of one event, counted only after its commit. `changed_at` in microseconds."""
+class Published(NamedTuple):
+    """What the metrics tell events by, counted only after their commit."""
 
     source: str
     collection: Collection
-    type: str
+    type: EventType
     path: Path
-    changed_at: int
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class Batch:
     records: list[Record] = field(default_factory=list)
     state: dict[str, bytes | None] = field(default_factory=dict)
     inbox_offset: int | None = None
-    events: list[Published] = field(default_factory=list)
+    events: dict[Published, list[int]] = field(default_factory=dict)
     deadletters: list[str] = field(default_factory=list)
     caught_up: dict[tuple[str, Collection], float] = field(default_factory=dict)
     documents: dict[tuple[str, Collection], int] = field(default_factory=dict)
@@ -66,6 +66,7 @@ class Ledger:
         self._open = Batch()
         self._flying = Batch()
         self._wake = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
 
@@ -78,15 +79,17 @@ class Ledger:
         """The newest value of each key that exists, pending ones included."""
         found: dict[str, bytes] = {}
         ask: list[str] = []
+        opened, flying = self._open.state, self._flying.state
         for key in keys:
-            for layer in (self._open.state, self._flying.state):
-                if key in layer:
-                    value = layer[key]
-                    if value is not None:
-                        found[key] = value
-                    break
+            if key in opened:
+                value = opened[key]
+            elif key in flying:
+                value = flying[key]
             else:
                 ask.append(key)
+                continue
+            if value is not None:
+                found[key] = value
         if ask:
             found.update(self._store.get_many(ask))
         return found
@@ -109,20 +112,30 @@ class Ledger:
         """Set the state record of a key; None removes it."""
         self._open.state[key] = value
         self._open.bytes += len(key) + len(value or b"")
-        self._check_room()
 
     def write(self, record: Record) -> None:
         """Add a record to another topic (an event, a dead letter)."""
         self._open.records.append(record)
         self._open.bytes += len(record.key) + len(record.value or b"")
-        self._check_room()
 
-    def wake(self) -> None:
-        """Ask for a commit soon. State alone (a cursor that moved) may wait for the shard's tick."""
+    def tell(self, event: Published, changed_at: int) -> None:
+        """Count an event once it is committed. `changed_at` in microseconds."""
+        self._open.events.setdefault(event, []).append(changed_at)
+
+    def wake(self, *, patient: bool = False) -> None:
+        """Ask for a commit soon. State alone (a cursor that moved) may wait for the shard's tick.
+
+        patient: nobody waits for this, so let the batch grow first.
+        """
         self._wake.set()
+        if not patient:
+            self._hurry.set()
 
     async def wait_room(self) -> None:
-        """Return when a further step may be written; bounds the batch."""
+        """Return when a further step may be written; bounds the batch. Every step is followed by this."""
+        if self._open.full:
+            self._room.clear()
+            self.wake()
         await self._room.wait()
 
     async def wait_wake(self) -> None:
@@ -130,11 +143,16 @@ class Ledger:
         await self._wake.wait()
         self._wake.clear()
 
+    async def wait_hurry(self) -> None:
+        """Return when somebody waits for the commit: the batch is full, or what asked for it was not patient."""
+        await self._hurry.wait()
+
     def take(self) -> Batch:
         """The open batch is now in flight; steps go on in a new one. One batch flies at a time."""
         assert self._flying.empty, "the previous batch was not settled"
         self._flying, self._open = self._open, Batch()
-        self._check_room()
+        self._room.set()
+        self._hurry.clear()
         return self._flying
 
     def settle(self, position: int | None) -> None:
@@ -142,10 +160,3 @@ class Ledger:
         if position is not None:
             self._store.apply(self._flying.state.items(), position)
         self._flying = Batch()
-
-    def _check_room(self) -> None:
-        if self._open.full:
-            self._room.clear()
-            self._wake.set()
-        else:
-            self._room.set()

@@ -8,14 +8,15 @@ what Kafka does to the shard ends the task from outside.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from bridge.clock import Clock
 from bridge.detect.scan import DeleteLimit, suspects
 from bridge.errors import AccessDenied, CursorRejected, Malformed, RequestRefused, SourceError
 from bridge.event.envelope import EventBuilder
-from bridge.model import Account, Collection, Document
+from bridge.model import Account, Collection, Document, Path
 from bridge.observability.logs import Throttle, get_logger
 from bridge.observability.metrics import Metrics
 from bridge.publish.topics import TopicPlan
@@ -24,8 +25,10 @@ from bridge.runtime.schedule import ACCESS_PROBE_S, Backoff, wait_s
 from bridge.runtime.step import SourceStep, StepLimits
 from bridge.source.feed import Feed, Page
 
-COMPLAINT_INTERVAL_S = 30.0
-"""Between two log lines about the same trouble of the same feed."""
+SAY_AGAIN_S = 30.0
+"""Between two log lines about the same thing of the same feed."""
+
+Answer = TypeVar("Answer")
 
 log = get_logger(__name__)
 
@@ -61,7 +64,9 @@ class Reading:
         plan: ReadingPlan,
         clock: Clock,
         metrics: Metrics,
+        spread: Callable[[], float] = random.random,
     ) -> None:
+        """`spread`: a number in [0, 1) that keeps feeds from coming back in step."""
         self._source = source
         self._feed = feed
         self._step = step
@@ -69,7 +74,8 @@ class Reading:
         self._plan = plan
         self._clock = clock
         self._metrics = metrics
-        self._throttle = Throttle(COMPLAINT_INTERVAL_S, clock)
+        self._spread = spread
+        self._throttle = Throttle(SAY_AGAIN_S, clock)
         self._begin_again = False
         self.status = ReadingStatus()
 
@@ -104,7 +110,7 @@ class Reading:
 
     async def _once(self) -> bool:
         collection = self._feed.collection
-        page = await self._feed.page(None if self._begin_again else self._step.cursor(collection))
+        page = await self._asked(self._feed.page(None if self._begin_again else self._step.cursor(collection)))
         self._begin_again = False
         self.status.mode = page.path
         confirmed = await self._confirm(page)
@@ -112,12 +118,28 @@ class Reading:
         result = self._step.absorb(collection, page, confirmed, gone_at)
         self._metrics.documents_read(self._source, collection, result.read)
         self._metrics.documents_unchanged(self._source, collection, result.unchanged)
-        if page.caught_up_to is not None:
+        self._tell_progress(page)
+        # A whole reading that lacked what is there after all may have lacked what nobody knows yet, too.
+        refuted = page.whole and any(confirmed[uid] is not None for uid in confirmed.keys() - gone_at.keys())
+        if page.caught_up_to is not None and not self.status.held and not refuted:
             self.status.caught_up = True
             self._ledger.open.caught_up[self._source, collection] = page.caught_up_to
             self._ledger.wake()
         await self._ledger.wait_room()
         return page.more
+
+    def _tell_progress(self, page: Page) -> None:
+        """A complete reading may take hours; say now and then how far it is."""
+        if page.path is Path.POLL or not page.more:
+            return
+        if self._throttle.admit("progress") is not None:
+            log.info(
+                "reading everything",
+                source=self._source,
+                collection=self._feed.collection,
+                path=page.path,
+                documents=self.documents,
+            )
 
     async def _confirm(self, page: Page) -> Mapping[str, Document | None]:
         """Second look at every known document that seems to be gone."""
@@ -126,7 +148,22 @@ class Reading:
         if page.whole:
             uids += self._missing(page)
         known = self._step.known(collection, uids)
-        return await self._feed.fetch(known) if known else {}
+        confirmed = dict(await self._asked(self._feed.fetch(known))) if known else {}
+        shown = {document.uid for document in page.documents}
+        refused = self._step.refused_only(collection, uids)
+        return confirmed | {uid: None for uid in refused if uid not in shown}
+
+    async def _asked(self, call: Awaitable[Answer]) -> Answer:
+        """A surprise in one feed is trouble of that feed; it must not stop its siblings."""
+        try:
+            return await call
+        except SourceError:
+            raise
+        except Exception as error:
+            name = type(error).__name__
+            if self._throttle.admit("unforeseen") is not None:
+                log.error("unforeseen", source=self._source, collection=self._feed.collection, exc_info=error)
+            raise Malformed(f"unforeseen {name}; nothing of the answer was used. Please report it") from error
 
     def _missing(self, page: Page) -> list[str]:
         """Known uids that a whole reading does not show; none when there are suspiciously many."""
@@ -135,15 +172,16 @@ class Reading:
         seen = [document.uid for document in page.documents] + [gone.uid for gone in page.gone]
         seen += [reject.uid for reject in page.rejects if reject.uid is not None]
         missing = suspects(known, seen)
-        held = self._plan.delete_limit.holds(len(missing), len(known))
-        self.status.held = frozenset(missing) if held else frozenset()
+        published = frozenset(document.uid for document in self._step.known(collection, missing))
+        held = self._plan.delete_limit.holds(len(published), len(known))
+        self.status.held = published if held else frozenset()
         self._metrics.deletions_held(self._source, collection, len(self.status.held))
         if held and self._throttle.admit("held") is not None:
             log.warning(
                 "too many documents missing at once, deletions held",
                 source=self._source,
                 collection=collection,
-                missing=len(missing),
+                missing=len(published),
                 known=len(known),
             )
         return [] if held else missing
@@ -162,7 +200,7 @@ class Reading:
             delay = ACCESS_PROBE_S
         else:
             hint = getattr(error, "delay_s", None)
-            delay = backoff.delay_s(random.random(), hint)
+            delay = backoff.delay_s(self._spread(), hint)
         if self._throttle.admit("trouble", delay) is not None:
             serious = isinstance(error, AccessDenied | RequestRefused | Malformed)
             log.log(
@@ -200,6 +238,7 @@ class SourceReader:
     silent_snapshot: bool
     clock: Clock
     metrics: Metrics
+    spread: Callable[[], float] = random.random
 
     def readings(self, ledger: Ledger, topics: TopicPlan) -> Sequence[Reading]:
         """The loops of one opening; they share the step, so that the source counts its events once."""
@@ -207,6 +246,6 @@ class SourceReader:
         step = SourceStep(self.builder, ledger, topics, limits, self.clock)
         source = self.account.source
         return [
-            Reading(source, feed, step, ledger, self.plans[feed.collection], self.clock, self.metrics)
+            Reading(source, feed, step, ledger, self.plans[feed.collection], self.clock, self.metrics, self.spread)
             for feed in self.feeds
         ]

@@ -13,6 +13,7 @@ unanswered commit ends the life; everything pending is dropped with the ledger a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -22,7 +23,7 @@ from typing import Protocol
 
 from bridge.clock import Clock
 from bridge.errors import Fenced, PublishFailed, StateLost
-from bridge.model import Collection
+from bridge.model import Collection, Path
 from bridge.observability.logs import get_logger
 from bridge.observability.metrics import Metrics, TransactionResult
 from bridge.publish.deadletter import DeadLetter
@@ -39,6 +40,9 @@ from bridge.store.record import decode_json, encode_json, heartbeat_key, marker_
 LINGER_S = 0.005
 """From the first change to the commit: pages that arrive meanwhile join the transaction, nobody notices the wait."""
 
+PATIENCE_S = 0.25
+"""The same while everything is read for the first time: a commit costs as much for one page as for forty."""
+
 TICK_S = 1.0
 """How often state that is not urgent (a cursor that moved without a change) is committed."""
 
@@ -47,6 +51,9 @@ HEARTBEAT_S = 6 * 3600.0
 
 INBOX_QUEUE_MAX = 1_000
 """Inbox records waiting in memory per shard; the partition is paused above half of it."""
+
+INBOX_KEY_BYTES_MAX = 1_024
+"""Of a dead letter's key; a source id is shorter."""
 
 log = get_logger(__name__)
 
@@ -107,7 +114,7 @@ class ShardPorts:
     """What a shard stands on.
 
     restore: brings the store up to the last stable offset of its state partition; raises `StaleCache` when the
-    store belongs to another log. discard: throws the cache file away.
+    store belongs to another log. discard: throws the cache file away. new_id: a text that is never given twice.
     """
 
     inbox: InboxPartition
@@ -115,6 +122,7 @@ class ShardPorts:
     open_store: Callable[[], Store]
     discard_store: Callable[[], None]
     restore: Callable[[Store], Awaitable[None]]
+    new_id: Callable[[], str] = lambda: uuid.uuid4().hex
 
 
 class Shard:
@@ -173,6 +181,8 @@ class Shard:
 
     def deliver(self, records: Sequence[InboxRecord]) -> None:
         """Take records of the inbox partition; what was taken before (after a rebalance) is ignored."""
+        if self._state is not ShardState.RUNNING:
+            return  # fetched for the life before; this one has not said yet where to go on, and will ask again
         for record in records:
             if record.offset >= self._next_offset:
                 self._queue.put_nowait(record)
@@ -184,10 +194,12 @@ class Shard:
         """After a rebalance that left the partition here: the client forgot where it was, the shard did not."""
         if self._state is ShardState.RUNNING:
             self._ports.inbox.seek(self._next_offset)
-            self._ports.inbox.resume()
+            if self._queue.qsize() <= INBOX_QUEUE_MAX // 2:  # else `_consume_inbox` resumes when there is room
+                self._ports.inbox.resume()
 
     async def _open(self, producer: Producer, stack: AsyncExitStack) -> Ledger:
         self._enter(ShardState.OPENING)
+        self._ports.inbox.pause()  # after a life that broke it still delivers
         await producer.open()
         committed = await self._ports.inbox.committed()
         self._enter(ShardState.RESTORING)
@@ -202,14 +214,15 @@ class Shard:
         return ledger
 
     async def _restored_store(self) -> Store:
-        store = self._ports.open_store()
         try:
-            await self._ports.restore(store)
+            return await self._restored(self._ports.open_store())
         except StaleCache:
             log.warning("the cache belongs to another log; restoring from the beginning", shard=self.number)
-            store.close()
             self._ports.discard_store()
-            store = self._ports.open_store()
+            return await self._restored(self._ports.open_store())
+
+    async def _restored(self, store: Store) -> Store:
+        try:
             await self._ports.restore(store)
         except BaseException:
             store.close()
@@ -226,7 +239,9 @@ class Shard:
                     f"({committed}) says that it was written before: the topic was deleted, recreated or truncated. "
                     "Restore it from a backup, or choose another bridge.name to begin anew"
                 )
-            ledger.put(marker_key(self.number), encode_json({"shards": self._topics.shards, "id": uuid.uuid4().hex}))
+            ledger.put(
+                marker_key(self.number), encode_json({"shards": self._topics.shards, "id": self._ports.new_id()})
+            )
             ledger.open.inbox_offset = self._next_offset
             ledger.wake()
             return
@@ -269,10 +284,16 @@ class Shard:
             await ledger.wait_wake()
             draining = self._state is ShardState.DRAINING
             if not draining:
-                await self._clock.sleep(LINGER_S)
+                await self._linger(ledger)
             await self._commit(producer, ledger)
             if draining:
                 return
+
+    async def _linger(self, ledger: Ledger) -> None:
+        await self._clock.sleep(LINGER_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                await ledger.wait_hurry()
 
     async def _commit(self, producer: Producer, ledger: Ledger) -> None:
         batch = ledger.take()
@@ -304,10 +325,13 @@ class Shard:
 
     def _observe(self, batch: Batch) -> None:
         now = self._clock.wall()
-        for event in batch.events:
-            self._metrics.published(event.source, event.type)
-            latency = now - event.changed_at / 1_000_000
-            self._metrics.change_latency(event.source, event.collection, event.path, latency)
+        for event, moments in batch.events.items():
+            self._metrics.published(event.source, event.type.type, len(moments))
+            if event.path is Path.SNAPSHOT:
+                continue  # what the first reading shows is no change, so its age says nothing about us
+            for changed_at in moments:
+                latency = now - changed_at / 1_000_000
+                self._metrics.change_latency(event.source, event.collection, event.path, latency)
         for reason in batch.deadletters:
             self._metrics.deadletter(reason)
         for (source, collection), documents in batch.documents.items():
@@ -330,7 +354,8 @@ class Shard:
                 None,
                 record.value or b"",
             )
-            key = (record.key or b"").decode("utf-8", "replace")
+            # Cut like the value, or a key of the size of a record would be refused for ever.
+            key = (record.key or b"")[:INBOX_KEY_BYTES_MAX].decode("utf-8", "replace")
             ledger.write(letter.record(self._topics.deadletters, key, self._topics.record_bytes_max))
             ledger.open.deadletters.append(letter.reason)
             ledger.open.inbox_offset = record.offset + 1
@@ -344,7 +369,7 @@ class Shard:
         while True:
             stored = ledger.get(key)
             last = decode_json(stored)["at"] if stored else 0.0
-            if self._clock.wall() - last >= HEARTBEAT_S:
+            if abs(self._clock.wall() - last) >= HEARTBEAT_S:  # a clock that was ahead left one in the future
                 ledger.put(key, encode_json({"at": self._clock.wall()}))
             ledger.wake()
             await self._clock.sleep(TICK_S)

@@ -96,6 +96,10 @@ class SourceStep:
             if record.document is not None
         ]
 
+    def refused_only(self, collection: Collection, uids: Sequence[str]) -> list[str]:
+        """Those of which only copies were seen that could not be published, so nothing is to be taken back."""
+        return [uid for uid, record in self._records(collection, uids).items() if record.document is None]
+
     def known_uids(self, collection: Collection) -> list[str]:
         """Every uid of the collection."""
         prefix = key_of(self._source, collection, "")
@@ -129,7 +133,7 @@ class SourceStep:
                 self._delete(collection, uid, record, cause, gone_at.get(uid, 0))
         for reject in page.rejects:
             self._reject(collection, reject)
-        self._finish(collection, page.cursor, before)
+        self._finish(collection, page, before)
         return StepResult(len(page.documents), unchanged, self._counters.sequence - before.sequence)
 
     def _document(self, collection: Collection, document: Document, record: StateRecord | None, cause: Cause) -> bool:
@@ -143,12 +147,15 @@ class SourceStep:
             return False
         after_json = _canonical(document.body)
         if record.document is None and cause.path is Path.SNAPSHOT and self._limits.silent_snapshot:
-            silent = StateRecord(document.body, document.version, 0)
-            self._put(collection, document.uid, silent, after_json)
+            key = key_of(self._source, collection, document.uid)
+            value = encode_record(StateRecord(document.body, document.version, 0), after_json)
+            if record_bytes(Record(self._topics.state, None, key.encode(), value)) > self._limits.record_bytes_max:
+                self._refuse_size(collection, document.uid, after_json)
+                return False
+            self._ledger.put(key, value)
             self._count(collection, +1, events=0)
             return True
-        now = self._now()
-        return self._publish(collection, document.uid, change, record, cause, document.version or now, after_json)
+        return self._publish(collection, document.uid, change, record, cause, document.version, after_json)
 
     def _publish(
         self,
@@ -157,9 +164,12 @@ class SourceStep:
         change: Change,
         record: StateRecord,
         cause: Cause,
-        changed_at: int,
+        version: int,
         after_json: bytes | None,
     ) -> bool:
+        """`version`: when the provider says it changed; 0 when it does not, then the event says when it was seen."""
+        now = self._now()
+        changed_at = version or now
         kind = classify(collection, change, cause.path)
         sequence = self._counters.sequence + 1
         event = self._builder.build(
@@ -169,21 +179,22 @@ class SourceStep:
             Position(sequence, record.sequence, self._counters.deletions),
             cause=cause,
             changed_at=changed_at,
-            detected_at=self._now(),
+            detected_at=now,
             before_json=None if change.before is None else _canonical(change.before),
             after_json=after_json,
         )
         written = Record(self._topics.events(kind.collection), None, event.key, event.value, event.headers)
         if record_bytes(written) > self._limits.record_bytes_max:
-            self._refuse(collection, uid, "too_large", "bridge", "larger than the topics take", after_json or b"")
+            self._refuse_size(collection, uid, after_json or b"")
             return False
         self._ledger.write(written)
         if change.after is None:
             self._ledger.put(key_of(self._source, collection, uid), None)
         else:
-            self._put(collection, uid, StateRecord(change.after, changed_at, sequence), after_json)
+            # Never our own time: were our clock ahead, the provider's next change would look like an older copy.
+            self._put(collection, uid, StateRecord(change.after, max(version, record.version), sequence), after_json)
         self._count(collection, (change.before is None) - (change.after is None), events=1)
-        self._ledger.open.events.append(Published(self._source, collection, kind.type, cause.path, changed_at))
+        self._ledger.tell(Published(self._source, collection, kind, cause.path), changed_at)
         return True
 
     def _delete(self, collection: Collection, uid: str, record: StateRecord, cause: Cause, at: int) -> None:
@@ -192,7 +203,10 @@ class SourceStep:
             self._ledger.put(key_of(self._source, collection, uid), None)
             return
         change = Change(record.document, None, ())
-        self._publish(collection, uid, change, record, cause, at or self._now(), None)
+        self._publish(collection, uid, change, record, cause, at, None)
+
+    def _refuse_size(self, collection: Collection, uid: str, raw: bytes) -> None:
+        self._refuse(collection, uid, "too_large", "bridge", "larger than the topics take", raw)
 
     def _reject(self, collection: Collection, reject: Reject) -> None:
         self._refuse(collection, reject.uid, "malformed", reject.endpoint, reject.reason, reject.raw)
@@ -219,15 +233,15 @@ class SourceStep:
         deletions = self._counters.deletions + (documents < 0)
         self._counters = Counters(self._counters.sequence + events, deletions, counts)
 
-    def _finish(self, collection: Collection, cursor: Cursor, before: Counters) -> None:
+    def _finish(self, collection: Collection, page: Page, before: Counters) -> None:
         key = cursor_key(self._source, collection)
-        encoded = encode_json(cursor)
+        encoded = encode_json(page.cursor)
         if self._ledger.get(key) != encoded:
             self._ledger.put(key, encoded)
         if self._counters is not before:
             self._ledger.put(counters_key(self._source), encode_counters(self._counters))
             self._ledger.open.documents[self._source, collection] = self.documents(collection)
-            self._ledger.wake()
+            self._ledger.wake(patient=page.path is Path.SNAPSHOT and page.more)
 
     def _put(self, collection: Collection, uid: str, record: StateRecord, document_json: bytes | None) -> None:
         self._ledger.put(key_of(self._source, collection, uid), encode_record(record, document_json))

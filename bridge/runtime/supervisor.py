@@ -1,7 +1,8 @@
 """Supervisor: the task tree of one process, from start to stop.
 
     run ── probes (HTTP)
-        └─ serve ── life: topics → inbox → assignment ── owners ── shards ── readings, committer, inbox, tick
+        └─ serve ── life: topics → inbox ── assignment ── owners ── shards ── readings, committer, inbox, tick
+                                        └── watch (topics)
 
 A *life* ends when Kafka is out of reach or something unforeseen happens; after a back-off the next one begins, so a
 process never dies of an outage and `/ready` says what it waits for. Only a wrong configuration ends the process.
@@ -18,13 +19,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bridge.clock import Clock
-from bridge.errors import BridgeError, ConfigurationError
+from bridge.errors import BridgeError, ConfigurationError, EnvironmentUnavailable
 from bridge.observability.logs import get_logger
-from bridge.publish.inbox import Inbox
 from bridge.publish.topics import Cluster
 from bridge.runtime.assignment import Assignment
+from bridge.runtime.membership import Member
 from bridge.runtime.schedule import Backoff
 from bridge.runtime.tasks import first_leaf
+
+HARD_STOP_S = 8.0
+"""Part of the grace: what a dirty close of the shards, the group and the endpoints takes while Kafka is away."""
+
+TOPICS_WATCH_S = 15.0
+"""Between two looks at the topics: the client says nothing when one is deleted, it only finds nothing more."""
 
 log = get_logger(__name__)
 
@@ -46,12 +53,15 @@ class LifePorts:
     """What a life is made of.
 
     prepare: topics exist and fit, else `EnvironmentUnavailable` (tried again) or `ConfigurationError` (fatal).
-    inbox, assignment: built anew for each life.
+    inspect: the same topics now, without changing any; a life whose topics changed under it ends.
+    inbox, assignment: built anew for each life. spread: a number in [0, 1) that keeps processes from asking in step.
     """
 
     prepare: Callable[[], Awaitable[Cluster]]
-    inbox: Callable[[], Inbox]
-    assignment: Callable[[Inbox, Cluster], Assignment]
+    inspect: Callable[[], Awaitable[Cluster]]
+    inbox: Callable[[], Member]
+    assignment: Callable[[Member, Cluster], Assignment]
+    spread: Callable[[], float] = random.random
 
 
 class Supervisor:
@@ -81,7 +91,8 @@ class Supervisor:
                 log.info("stopping", grace_s=self._grace_s)
                 if self.assignment is not None:
                     self.assignment.drain()
-                    await asyncio.wait([serving], timeout=self._grace_s)
+                    soft_s = max(self._grace_s - HARD_STOP_S, self._grace_s / 4)
+                    await asyncio.wait([serving], timeout=soft_s)
                 serving.cancel()
         except BaseExceptionGroup as error:
             raise first_leaf(error) from None
@@ -103,7 +114,7 @@ class Supervisor:
                 if self._clock.monotonic() - began > backoff.delay_s(0.0) * 2:
                     backoff = Backoff()
                 backoff = backoff.failed()
-                delay = backoff.delay_s(random.random())
+                delay = backoff.delay_s(self._ports.spread())
                 expected = isinstance(error, BridgeError)
                 self.trouble = str(error) if expected else f"unforeseen {type(error).__name__}"
                 log.log(
@@ -114,7 +125,8 @@ class Supervisor:
                     next_try_s=round(delay, 1),
                     exc_info=None if expected else error,
                 )
-            await self._clock.sleep(delay)
+            if not self._stop.is_set():
+                await self._clock.sleep(delay)
 
     async def _life(self) -> None:
         cluster = await self._ports.prepare()
@@ -124,7 +136,30 @@ class Supervisor:
             self.assignment = self._ports.assignment(inbox, cluster)
             self.trouble = None
             log.info("joined the group")
-            await self.assignment.run()
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(self._watch_topics(cluster), name="watch topics")
+                await self.assignment.run()
+                watching.cancel()
+        except BaseExceptionGroup as error:
+            raise first_leaf(error) from None
         finally:
             self.assignment = None
             await inbox.stop()
+
+    async def _watch_topics(self, before: Cluster) -> None:
+        """End the life when a topic is gone, was cut anew, or takes smaller records than those that are built."""
+        while True:
+            await self._clock.sleep(TOPICS_WATCH_S)
+            try:
+                now = await self._ports.inspect()
+            except EnvironmentUnavailable:
+                continue  # Kafka is away: everybody notices, and nothing can be said about topics
+            changed = sorted(name for name in before.partitions if now.partitions.get(name) != before.partitions[name])
+            if now.id != before.id:
+                changed.append(f"cluster {before.id}, now {now.id}")
+            if now.record_bytes_max < before.record_bytes_max:
+                changed.append(f"max.message.bytes, now {now.record_bytes_max}")
+            if changed:
+                raise EnvironmentUnavailable(
+                    f"changed in Kafka while running: {', '.join(changed)}; `bridge topics` compares them all"
+                )

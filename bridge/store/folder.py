@@ -42,6 +42,11 @@ class CacheFolder:
             except BlockingIOError:
                 os.close(lock)
                 continue
+            except OSError as error:
+                os.close(lock)
+                raise EnvironmentUnavailable(
+                    f"bridge.data_dir: {path} cannot be locked ({error.strerror}); choose a folder on a local disk"
+                ) from None
             return cls(path, lock)
         raise EnvironmentUnavailable(f"bridge.data_dir: {FOLDERS_MAX} processes use {data_dir} already; choose another")
 

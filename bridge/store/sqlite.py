@@ -4,6 +4,10 @@ Values and position change in one SQLite transaction, so the file is always a tr
 crash loses at most the newest part, which is read again from Kafka. The file names what it caches (`identity`); a
 file of another cluster, topic or shard, of another layout, too old, or damaged is removed and built anew. Each value
 carries a CRC-32, because a flipped bit on disk must never become an event.
+
+Nothing is forced to the disk; that would cost more than everything else a store does. What a process wrote survives
+its death all the same, only the death of the machine can tear the file. So the identity holds the number of the
+system start too, and after the next one the file is built anew from Kafka.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from pathlib import Path
 
 from bridge.clock import Clock
 
-LAYOUT = "1"
+LAYOUT = "2"
 """Of the tables below; another one is thrown away, never migrated: it is a cache."""
 
 IN_VALUES_MAX = 500
@@ -26,7 +30,10 @@ CACHE_KIB = 16 * 1024
 """Page cache of one store. Bounds memory per shard, whatever the number of documents."""
 
 WAL_PAGES_MAX = 4000
-"""WAL pages before a checkpoint: about 16 MiB, so that a batch is not followed by an fsync each time."""
+"""WAL pages before a checkpoint: about 16 MiB, so that a page that changes often is not copied each time."""
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+"""Another one after each start of the system, where the system has it (Linux)."""
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -56,16 +63,20 @@ class SqliteStore:
         Raises `OSError` or `sqlite3.Error` when the folder cannot be written.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        expected = {**identity, "layout": LAYOUT}
+        expected = {**identity, "layout": LAYOUT, "boot": _boot()}
         try:
             return cls._open_existing(path, expected, clock, age_s_max)
         except (sqlite3.DatabaseError, KeyError, ValueError):
             remove(path)
         db = _connect(path)
-        db.executescript(_SCHEMA)
-        rows = {**expected, "position": "0", "changed_at": str(clock.wall())}
-        db.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
-        db.commit()
+        try:
+            db.executescript(_SCHEMA)
+            rows = {**expected, "position": "0", "changed_at": str(clock.wall())}
+            db.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
+            db.commit()
+        except BaseException:
+            db.close()
+            raise
         return cls(db, 0, clock)
 
     @classmethod
@@ -144,12 +155,23 @@ def remove(path: Path) -> None:
 
 def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=5.0, isolation_level="IMMEDIATE", check_same_thread=False)
-    db.execute("PRAGMA journal_mode = WAL")
-    # NORMAL never corrupts; a power cut may lose the newest transactions, which Kafka still has.
-    db.execute("PRAGMA synchronous = NORMAL")
-    db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-    db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        # NORMAL never corrupts a file; a power cut may lose the newest transactions, which Kafka still has.
+        db.execute(f"PRAGMA synchronous = {'OFF' if _boot() else 'NORMAL'}")
+        db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
+    except BaseException:
+        db.close()
+        raise
     return db
+
+
+def _boot() -> str:
+    try:
+        return BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:  # not Linux
+        return ""
 
 
 def _checked(key: str, value: bytes, crc: int) -> bytes:

@@ -171,3 +171,29 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
     (tmp_path / "b.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match="not UTF-8"):
         load(tmp_path / "b.toml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("poll_interval", "nan"),
+        ("poll_interval", "inf"),
+        ("poll_interval", "-1.0"),
+        ("poll_interval", '"0s"'),
+        ("poll_overlap", "-1.0"),
+        ("poll_interval", '{ pets = "1s" }'),
+    ],
+)
+def test_no_duration_is_negative_or_endless(key: str, value: str) -> None:
+    lines = ["[kafka]", 'bootstrap_servers = ["k:9092"]', "[[sources]]", 'id = "a"', 'provider = "dintero"']
+    lines += ['account = "T12345678"', 'client_id = "c"', 'client_secret = "s"', f"{key} = {value}"]
+    with pytest.raises(ConfigurationError) as caught:
+        parse("\n".join(lines), "x.toml", Path())
+    assert str(caught.value).startswith(f"x.toml: sources[1].{key}: ")
+    assert "function" not in str(caught.value)
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:99999", "127.0.0.1", ":80"])
+def test_an_address_that_cannot_be_is_found_before_anything_is_touched(listen: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"x\.toml: http\.listen: "):
+        parse(f'kafka.bootstrap_servers = ["k:9092"]\nhttp.listen = "{listen}"', "x.toml", Path())

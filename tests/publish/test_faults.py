@@ -162,6 +162,28 @@ async def test_abandon_is_bounded_and_leaves_no_task(own_kafka: LocalKafka, own_
         own_kafka.resume()
 
 
+async def test_abandon_closes_sockets_that_still_have_something_to_write(
+    own_kafka: LocalKafka, own_bench: Bench
+) -> None:
+    """A graceful close would wait until the broker has read it all, a commit at the end of it included."""
+    bench = own_bench
+    producer = await bench.opened()
+    await producer.publish(step(bench, 1), 1)
+    held = HeldCommit(producer)
+    publishing = asyncio.create_task(producer.publish(step(bench, 2), 2))
+    await held.reached.wait()
+    own_kafka.pause()
+    connections = list(producer._client.client._conns.values())
+    sockets = [connection._writer.transport.get_extra_info("socket") for connection in connections]
+    for connection in connections:
+        connection._writer.write(b"x" * 50_000_000)  # more than the kernel takes
+    publishing.cancel()
+    await asyncio.wait([publishing])
+    await producer.abandon()
+    assert [socket.fileno() for socket in sockets] == [-1] * len(sockets)
+    own_kafka.resume()
+
+
 async def test_a_clean_close_of_a_broker_that_is_away_is_bounded(own_kafka: LocalKafka, own_bench: Bench) -> None:
     producer = await own_bench.opened()
     await producer.publish(step(own_bench, 1), 1)

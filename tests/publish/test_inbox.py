@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from aiokafka.protocol.group import HeartbeatRequest, HeartbeatResponse_v0
 
 from bridge.errors import EnvironmentUnavailable, Fenced
-from bridge.publish.inbox import Inbox, InboxRecord
+from bridge.publish.inbox import Inbox, InboxRecord, _Heartbeats
 from bridge.publish.settings import KafkaSettings
 from bridge.publish.transaction import Record
 from bridge.sandbox.kafka import LocalKafka
@@ -139,6 +140,41 @@ async def test_committed_offset_of_an_answered_commit_is_there_behind_the_fence(
         await (await bench.opened(shard=0)).publish([], number)
         await bench.opened(shard=0)
         assert await inbox.committed(0) == number
+
+
+async def test_a_heartbeat_counts_from_when_it_was_sent() -> None:
+    """One that was under way when the owner was fenced may have been answered before the group changed its mind."""
+
+    class Hand:
+        now = 0.0
+
+        def wall(self) -> float:
+            return self.now
+
+        def monotonic(self) -> float:
+            return self.now
+
+        async def sleep(self, seconds: float) -> None:
+            raise NotImplementedError
+
+    clock = Hand()
+    heartbeats = _Heartbeats(clock)
+    request = HeartbeatRequest("group", 1, "member")
+    well, refused = HeartbeatResponse_v0(error_code=0), HeartbeatResponse_v0(error_code=27)
+
+    def beat(sent: float, answered: float, response: object) -> None:
+        clock.now = sent
+        heartbeats.sent(request)
+        clock.now = answered
+        heartbeats.answered(request, response)
+
+    waiting = asyncio.create_task(heartbeats.wait_after(2.0))
+    for sent, answered, response in ((1.0, 3.0, well), (4.0, 5.0, refused), (2.0, 6.0, well)):
+        beat(sent, answered, response)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    beat(7.0, 8.0, well)
+    await waiting
 
 
 async def test_only_a_later_heartbeat_confirms_the_membership(own_kafka: LocalKafka, own_bench: Bench) -> None:

@@ -167,6 +167,15 @@ async def test_the_largest_record_of_the_cluster_passes(bench: Bench) -> None:
     assert len(await bench.values(bench.plan.state)) == 2
 
 
+async def test_compressed_batches_read_the_same(bench: Bench) -> None:
+    producer = await bench.opened(settings=bench.settings.model_copy(update={"compression_type": "gzip"}))
+    records = [Record(bench.plan.state, 0, b"k%d" % number, b"x" * 10_000) for number in range(300)]
+    receipt = await producer.publish(records, None)
+    found = await bench.committed(bench.plan.state)
+    assert [message.key for message in found] == [record.key for record in records]
+    assert receipt.offsets[bench.plan.state, 0] == found[-1].offset
+
+
 async def test_an_idle_zombie_is_fenced(bench: Bench) -> None:
     zombie = await bench.opened()
     await zombie.publish(step(bench, 1), None)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from bridge.model import Collection
 from bridge.sandbox.switches import Switches
 from bridge.sandbox.world import World
-from bridge.store.record import cursor_key, encode_json
+from bridge.store.record import StateRecord, cursor_key, encode_json, encode_record
 from tests.runtime.shards import House
 from tests.support.clock import VirtualClock, run_virtual
 
@@ -51,6 +52,7 @@ def test_many_tags_missing_at_once_are_held_and_shown() -> None:
             await asyncio.sleep(12)
             _, text = house.metrics.render()
             assert 'bridge_deletions_held{collection="tags",source="acme"} 60.0' in text.decode()
+            assert ("acme", Collection.TAGS) not in shard.caught_up  # what is held is not proved published
             shard.drain()
         assert house.types("tags")[100:] == []
 
@@ -141,5 +143,17 @@ def test_staleness_grows_while_the_provider_cannot_be_read_and_not_while_it_is_q
             await asyncio.sleep(300)
             assert 295 <= (house.metrics.staleness("acme", customers) or 0) <= 310
             shard.drain()
+
+    run_virtual(main)
+
+
+def test_rows_that_were_never_published_are_forgotten_and_hold_no_deletion() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock)
+        refused = {f"acme/tags/gone-{number}": encode_record(StateRecord(None, 0, 0, "x")) for number in range(60)}
+        house.store.apply(refused.items(), 1)
+        await house.live(3)
+        assert not house.store.get_many(list(refused))
+        assert house.types("tags") == ["tag.snapshot.v1"] * 8
 
     run_virtual(main)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import orjson
 import pytest
 
 from bridge.errors import CommitUnknown, Fenced, PublishError, PublishFailed, StateLost
+from bridge.model import Collection
 from bridge.observability.metrics import TransactionResult
 from bridge.publish.inbox import InboxRecord
-from bridge.runtime.shard import INBOX_QUEUE_MAX, ShardState
+from bridge.publish.statelog import StaleCache
+from bridge.publish.transaction import record_bytes
+from bridge.runtime.shard import INBOX_QUEUE_MAX, LINGER_S, Shard, ShardState
+from bridge.source.feed import Page
+from bridge.store.base import Store
 from bridge.store.memory import MemoryStore
-from bridge.store.record import encode_json, marker_key
-from tests.runtime.shards import NUMBER, House
+from bridge.store.record import encode_json, heartbeat_key, marker_key
+from tests.runtime.shards import NUMBER, TOPICS, House
 from tests.support.clock import VirtualClock, run_virtual
 
 
@@ -25,13 +31,13 @@ def test_the_new_producer_fences_before_position_and_state_are_read() -> None:
     async def main(clock: VirtualClock) -> None:
         house = House(clock)
         await house.live(1)
-        assert house.kafka.calls[:5] == ["open", "committed", "restore", "seek 0", "resume"]
+        assert house.kafka.calls[:6] == ["pause", "open", "committed", "restore", "seek 0", "resume"]
         assert house.kafka.calls[-1] == "close"
         assert house.kafka.offset == 0  # the first transaction says that this partition was written before
         house.kafka.calls.clear()
         house.kafka.offset = 7
         await house.live(1)
-        assert house.kafka.calls[3] == "seek 7"
+        assert house.kafka.calls[4] == "seek 7"
 
     run_virtual(main)
 
@@ -175,5 +181,140 @@ def test_a_flood_in_the_inbox_pauses_its_partition_only_until_it_is_worked_off()
             assert "resume" in house.kafka.calls
             shard.drain()
         assert house.kafka.offset == INBOX_QUEUE_MAX // 2 + 1
+
+    run_virtual(main)
+
+
+def test_what_was_fetched_for_a_broken_life_is_not_taken_by_the_next_before_it_has_its_place() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock)
+        house.kafka.offset = 0
+        house.store.apply([(marker_key(NUMBER), encode_json({"shards": 4, "id": "x"}))], 1)
+        shard = house.shard()
+        shard.deliver([record(5)])
+        async with asyncio.TaskGroup() as group:
+            group.create_task(shard.serve())
+            await asyncio.sleep(2)
+            shard.deliver([record(offset) for offset in range(6)])
+            await asyncio.sleep(2)
+            shard.drain()
+        assert house.kafka.offset == 6
+        assert len(house.kafka.events("deadletters")) == 6
+
+    run_virtual(main)
+
+
+def test_a_rebalance_does_not_resume_a_partition_whose_queue_is_full() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock)
+        shard = house.shard()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(shard.serve())
+            await asyncio.sleep(2)
+            shard.deliver([record(offset) for offset in range(INBOX_QUEUE_MAX)])
+            house.kafka.calls.clear()
+            shard.reseek()
+            assert house.kafka.calls == [f"seek {INBOX_QUEUE_MAX}"]
+            await asyncio.sleep(2)
+            assert house.kafka.calls[-1] == "resume"
+            shard.drain()
+        assert house.kafka.offset == INBOX_QUEUE_MAX
+
+    run_virtual(main)
+
+
+def test_a_dead_letter_of_a_giant_key_fits_into_its_topic() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock)
+        shard = house.shard()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(shard.serve())
+            await asyncio.sleep(2)
+            shard.deliver([InboxRecord(NUMBER, 0, b"\xff" * 1_048_000, b"", (), 0)])
+            await asyncio.sleep(2)
+            shard.drain()
+        (letter,) = house.kafka.events("deadletters")
+        assert record_bytes(letter) < 10_000
+
+    run_virtual(main)
+
+
+def test_a_store_that_cannot_be_restored_is_closed_each_time() -> None:
+    class Counted(MemoryStore):
+        closed = 0
+
+        def close(self) -> None:
+            Counted.closed += 1
+
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock)
+
+        async def stale(_: Store) -> None:
+            raise StaleCache("not ours")
+
+        ports = replace(house.shard()._ports, open_store=Counted, restore=stale)
+        with pytest.raises(StaleCache):
+            await Shard(NUMBER, [house.reader], ports, TOPICS, clock, house.metrics).serve()
+        assert Counted.closed == 2
+
+    run_virtual(main)
+
+
+def test_a_surprise_in_one_feed_stops_neither_its_siblings_nor_the_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock)
+
+        async def surprise(_: object) -> Page:
+            raise KeyError("a name")
+
+        monkeypatch.setattr(house.source.feeds[Collection.TAGS], "page", surprise)
+        shard = await house.live(10)
+        assert len(house.kafka.events("customers")) == 50
+        (tags,) = [r for r in shard.readings["acme"] if r.collection is Collection.TAGS]
+        said = tags.status.last_error or ""
+        assert "unforeseen KeyError" in said
+        assert "a name" not in said
+
+    run_virtual(main)
+
+
+def test_what_comes_while_the_last_commit_flies_is_committed_before_the_drain_ends() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock)
+        shard = house.shard()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(shard.serve())
+            await asyncio.sleep(2.5)
+            shard.deliver([record(0)])
+            await asyncio.sleep(LINGER_S + 0.005)
+            shard.deliver([record(1)])
+            await asyncio.sleep(0.001)
+            assert house.kafka.offset == 0
+            shard.drain()
+        assert house.kafka.offset == 2
+
+    run_virtual(main)
+
+
+def test_nothing_counts_as_proved_before_its_commit() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock)
+        house.kafka.stuck = True
+        shard = house.shard()
+        task = asyncio.get_running_loop().create_task(shard.serve())
+        await asyncio.sleep(5)
+        assert shard.caught_up == {}
+        task.cancel()
+        await asyncio.wait([task])
+
+    run_virtual(main)
+
+
+def test_a_quiet_state_partition_gets_a_heartbeat_also_after_a_clock_was_ahead() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock)
+        house.store.apply([(heartbeat_key(NUMBER), encode_json({"at": clock.wall() + 1e8}))], 1)
+        await house.live(3)
+        assert heartbeat_key(NUMBER).encode() in {record.key for record in house.kafka.events("state")}
 
     run_virtual(main)

@@ -198,6 +198,27 @@ def test_a_document_that_is_too_large_leaves_the_published_state_and_takes_no_nu
     assert [(e["sequence"], e["prior"]) for _, e, _ in desk.commit()] == [(2, 1)]
 
 
+def test_a_document_that_is_too_large_is_refused_in_a_silent_snapshot_too() -> None:
+    desk = Desk(record_bytes_max=2_000, silent_snapshot=True)
+    desk.absorb(page(customer("1", big="x" * 3_000), customer("2"), path=Path.SNAPSHOT))
+    assert all(len(value or b"") < 2_000 for value in desk.ledger.open.state.values())
+    assert desk.ledger.open.deadletters == ["too_large"]
+    desk.ledger.settle(None)
+    assert desk.step.documents(CUSTOMERS) == 1
+
+
+def test_a_document_without_a_time_does_not_make_the_next_change_look_old() -> None:
+    desk = Desk()
+    desk.absorb(page(customer("1", 0, first_name="A")))
+    desk.absorb(page(customer("1", 5, first_name="B")))  # long before our own time
+    desk.absorb(page(customer("1", 0, first_name="C")))
+    desk.absorb(page(customer("1", 4, first_name="B")))  # an older copy, compared with the last time that was given
+    assert types(desk.commit()) == ["customer.created.v1", "customer.updated.v1", "customer.updated.v1"]
+    body = desk.body("1")
+    assert body is not None
+    assert body["first_name"] == "C"
+
+
 def test_only_refused_copies_are_forgotten_without_an_event() -> None:
     desk = Desk()
     desk.absorb(page(rejects=(Reject("9", "customers.list", "x", b"{}"),)))

@@ -1,71 +1,7 @@
-"""Virtual time: a loop whose clock jumps to the next timer as soon as nothing else is to be done.
-
-`run_virtual(main)` runs `main(clock)` on such a loop. A test waits for hours in no time, and every `asyncio.sleep`,
-`asyncio.timeout` and wait through the clock port sees the same time. Sockets and threads do not belong here.
-"""
+"""Virtual time for tests; see `bridge.sandbox.virtual`."""
 
 from __future__ import annotations
 
-import asyncio
-import selectors
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from bridge.sandbox.virtual import WALL_START, VirtualClock, run_virtual
 
-T = TypeVar("T")
-
-WALL_START = 1_800_000_000.0
-
-
-class VirtualClock:
-    """The loop's time as a `Clock`."""
-
-    def __init__(self, wall: float = WALL_START) -> None:
-        self._wall = wall
-
-    def wall(self) -> float:
-        return self._wall + self.monotonic()
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(max(0.0, seconds))
-
-    def step(self, seconds: float) -> None:
-        """Somebody sets the wall clock."""
-        self._wall += seconds
-
-
-class _JumpingSelector(selectors.SelectSelector):
-    """Never waits: a time-out passes at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0)
-        if not ready:
-            if timeout is None:
-                raise RuntimeError("every task waits for something that never happens")
-            self.now += max(0.0, timeout)
-        return ready
-
-
-class _VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self._jumping = _JumpingSelector()
-        super().__init__(self._jumping)
-
-    def time(self) -> float:
-        return self._jumping.now
-
-
-def run_virtual(main: Callable[[VirtualClock], Awaitable[T]]) -> T:
-    """The result of `main`, which gets the clock of its loop."""
-
-    async def body() -> T:
-        return await main(VirtualClock())
-
-    with asyncio.Runner(loop_factory=_VirtualLoop) as runner:
-        return runner.run(body())
+__all__ = ["WALL_START", "VirtualClock", "run_virtual"]
