@@ -5,7 +5,9 @@ transaction request whose answer was lost without a word, and can wait for ever 
 awaited before the commit; every wait has a deadline of ours; one object is one attempt, and after any error,
 cancellation included, it can only be abandoned; a request that may still arrive late makes the receipt *tainted*,
 because a delayed copy of a commit would commit half of a later transaction of the same producer (KAFKA-17754, all
-clients that speak transaction version 1). Opening the next producer fences everything an earlier one left behind.
+clients that speak transaction version 1). Opening the next producer fences everything an earlier one left behind, and
+decides what Kafka forgot to decide (see `hanging`). Until then no other transaction may touch the same partitions, so
+after a connection broke no transaction is begun: the broker may have died over the markers of the one before.
 
 Tasks: the library's sender and its metadata refresh belong to the client; `abandon` ends them (see `wire`).
 """
@@ -13,10 +15,12 @@ Tasks: the library's sender and its metadata refresh belong to the client; `aban
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.conn import CloseReason
 from aiokafka.errors import (
     InvalidProducerEpoch,
     InvalidProducerIdMapping,
@@ -33,10 +37,13 @@ from aiokafka.protocol.transaction import (
 
 from bridge.clock import Clock
 from bridge.errors import CommitUnknown, EnvironmentUnavailable, Fenced, PublishError, PublishFailed
+from bridge.observability.logs import get_logger
 from bridge.publish.batches import BATCH_BYTES_MAX, Batches, last_offsets, pack, rounds
+from bridge.publish.hanging import Past
+from bridge.publish.hanging import describe as describe_hanging
 from bridge.publish.settings import KafkaSettings, client_options, compression, milliseconds
 from bridge.publish.transaction import Receipt, Record
-from bridge.publish.wire import Request, Response, Wire, bootstrap, describe, stop_or_cut, unreachable
+from bridge.publish.wire import Client, Request, Response, Wire, bootstrap, describe, stop_or_cut, unreachable
 
 _LOOKS_MAX = 20
 _LOOK_PAUSE_S = 0.1
@@ -51,6 +58,9 @@ _TRANSACTION_REQUESTS = (
 
 _FENCING = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping)
 """A newer owner, our transaction's timeout, or an id that was idle for seven days: the exception does not tell."""
+
+
+log = get_logger(__name__)
 
 
 class KafkaProducer:
@@ -82,8 +92,25 @@ class KafkaProducer:
         self._usable = False
 
     async def open(self) -> None:
-        """Fence every older producer of this shard. Raises `EnvironmentUnavailable`. Cancelled or failed: `abandon`."""
+        """Fence every older producer of this shard; behind it nothing of them is undecided, as far as Kafka tells.
+
+        Raises `EnvironmentUnavailable`, `Fenced`, or `StateLost` for a transaction that hangs and whose end is not
+        known. Cancelled or failed: `abandon`.
+        """
         assert self._client is None, "a producer is opened once"
+        past = await self._fence()
+        await self._know_partitions()
+        if await self._ended_hanging(past):
+            await self.abandon()
+            past = await self._fence()
+            await self._know_partitions()
+            if await self._ended_hanging(past):
+                raise EnvironmentUnavailable(f"a transaction of {self._transactional_id} hangs again and again")
+        self._requests.broken = False  # nothing of ours was under way that could have suffered
+        self._usable = True
+
+    async def _fence(self) -> Past:
+        self._requests = _TransactionRequests()
         self._client = AIOKafkaProducer(
             **client_options(self._settings),
             transactional_id=self._transactional_id,
@@ -93,6 +120,8 @@ class KafkaProducer:
             max_batch_size=min(BATCH_BYTES_MAX, self._record_bytes_max),
         )
         self._wire = Wire(self._client.client, self._requests)
+        self._requests.listen(self._client.client)
+        past = Past(self._client, self._transactional_id, self._group_id)
         try:
             await bootstrap(self._settings, self._client.start())
         except EnvironmentUnavailable as error:
@@ -102,21 +131,40 @@ class KafkaProducer:
                 f"Kafka does not let this user write with transactional id {self._transactional_id}; grant Write and "
                 "Describe on it"
             ) from error
-        await self._know_partitions()
-        self._usable = True
+        return past
+
+    async def _ended_hanging(self, past: Past) -> bool:
+        """Whether there was something; then this client has had its one transaction."""
+        try:
+            async with asyncio.timeout(self._settings.answer_deadline_s):
+                hanging = await past.hanging(self._partitions)
+                if not hanging.starts:
+                    return False
+                log.warning(
+                    "Kafka lost the end of a transaction", shard=self._inbox.partition, where=describe_hanging(hanging)
+                )
+                await past.end(hanging)
+                return True
+        except TimeoutError:
+            raise unreachable(
+                self._settings, "it does not tell whether a transaction hangs, or does not end it"
+            ) from None
 
     async def publish(self, records: Sequence[Record], inbox_offset: int | None) -> Receipt:
         """One transaction. Raises `Fenced`, `PublishFailed` or `CommitUnknown`; cancellation is as `CommitUnknown`."""
         assert self._usable, "a producer that failed or is tainted is never used again"
         assert records or inbox_offset is not None, "an empty transaction would prove nothing: Kafka is not asked"
         self._usable = False
+        if self._requests.broken:
+            raise PublishFailed("a connection to Kafka broke; what became of the last transaction is seen by the next")
         self._requests.begin()
         timestamp_ms = int(self._clock.wall() * 1000)
         batches = pack(records, self._partitions, self._record_bytes_max, timestamp_ms, self._client.create_batch)
         offsets = await self._send(batches, inbox_offset)
         await self._commit()
-        self._usable = not self._requests.tainted
-        return Receipt(offsets, self._requests.tainted)
+        tainted = self._requests.tainted or self._requests.broken
+        self._usable = not tainted
+        return Receipt(offsets, tainted)
 
     async def close(self) -> None:
         """Clean close, bounded; nothing may be in flight."""
@@ -176,7 +224,8 @@ class KafkaProducer:
         client = self._client
         futures: list[asyncio.Future[Any]] = []
         try:
-            async with asyncio.timeout(self._settings.produce_deadline_s):
+            async with asyncio.timeout(self._settings.produce_deadline_s) as scope:
+                self._requests.on_broken = partial(self._broke, scope)
                 await client.begin_transaction()
                 order = list(rounds(batches))
                 for at, builder in order:
@@ -188,14 +237,23 @@ class KafkaProducer:
                     await client.send_offsets_to_transaction({self._inbox: inbox_offset}, self._group_id)
                 return last_offsets(order, futures)
         except TimeoutError:
+            if self._requests.broken and not self._requests.joined:
+                raise PublishFailed("a connection to Kafka broke before the transaction began") from None
             deadline = self._settings.produce_deadline_s
             raise PublishFailed(f"Kafka did not take the records within {deadline:.0f} s") from None
         except (KafkaError, AssertionError, TypeError) as error:
             # Assertions and type errors are how the library reports a fatal state and a topic that went away.
             raise self._failure(error) from error
         finally:
+            self._requests.on_broken = None
             for future in futures:
                 future.add_done_callback(_looked_at)
+
+    def _broke(self, scope: asyncio.Timeout) -> None:
+        """A connection broke, and Kafka has not taken anything of this transaction: it must not any more."""
+        assert self._wire is not None
+        self._wire.seal()
+        scope.reschedule(asyncio.get_running_loop().time())
 
     async def _acknowledged(self, futures: Sequence[asyncio.Future[Any]]) -> None:
         """Every batch, or the first error: of a batch, or of the transaction, which need not fail the batches."""
@@ -247,25 +305,46 @@ class KafkaProducer:
 
 
 class _TransactionRequests:
-    """Observer: what happened to the requests that extend and end transactions.
+    """Observer: what happened to the requests that extend and end transactions, and to the connections.
 
-    tainted: one of them was lost, ever. end_sent, end_lost: of the commit of the current transaction.
+    tainted: one of them was lost, ever. end_sent, end_lost: of the commit of the current transaction. joined: Kafka
+    has taken something of the current transaction, so the one before is complete. broken: a connection broke.
+    on_broken: called when one breaks before that.
     """
 
     def __init__(self) -> None:
         self.tainted = False
         self.end_sent = False
         self.end_lost = False
+        self.joined = False
+        self.broken = False
+        self.on_broken: Callable[[], None] | None = None
+
+    def listen(self, client: Client) -> None:
+        """Hear of connections that break; before the client opens the first."""
+        refresh = client._on_connection_closed
+
+        def closed(connection: Any, reason: Any) -> None:
+            if reason not in (CloseReason.IDLE_DROP, CloseReason.SHUTDOWN):
+                self.broken = True
+                if self.on_broken is not None and not self.joined:
+                    self.on_broken()
+            refresh(connection, reason)
+
+        client._on_connection_closed = closed
 
     def begin(self) -> None:
-        self.end_sent = self.end_lost = False
+        self.end_sent = self.end_lost = self.joined = False
 
     def sent(self, request: Request) -> None:
         if isinstance(request, EndTxnRequest):
             self.end_sent = True
 
     def answered(self, request: Request, response: Response) -> None:
-        pass
+        if isinstance(request, AddOffsetsToTxnRequest):
+            self.joined |= response.error_code == 0
+        elif isinstance(request, AddPartitionsToTxnRequest):
+            self.joined |= all(error == 0 for _, partitions in response.errors for _, error in partitions)
 
     def lost(self, request: Request) -> None:
         if isinstance(request, _TRANSACTION_REQUESTS):

@@ -170,7 +170,7 @@ def client_findings() -> list[str]:
     return []
 
 
-class _SilentMetadataRequest(MetadataRequest):  # type: ignore[misc]  # the library has no types
+class SilentMetadataRequest(MetadataRequest):  # type: ignore[misc]  # the library has no types
     """Asks about topics without creating them.
 
     The client asks by name on every refresh, and a broker with `auto.create.topics.enable` (the default) answers by
@@ -183,7 +183,7 @@ class _SilentMetadataRequest(MetadataRequest):  # type: ignore[misc]  # the libr
 
 
 # The client has no option for it, so its module gets another class under the same name.
-aiokafka.client.MetadataRequest = _SilentMetadataRequest
+aiokafka.client.MetadataRequest = SilentMetadataRequest
 
 
 def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:

@@ -93,10 +93,9 @@ async def restore_with(
 async def _decided_end(reader: LogReader, at: At, clock: Clock) -> int:
     """The end of the partition, which is also its last stable offset: nobody has a transaction open in it.
 
-    A broker that is killed between answering a commit and writing the markers can forget them when it starts again
-    ("these partitions are likely deleted already and hence can be skipped", seen with Kafka 4.3.1 on one node). Such
-    a transaction hangs: what it wrote is neither committed nor aborted, and would come back to life with a later
-    commit of the shard, after its changes have been published a second time.
+    A transaction whose markers Kafka forgot (see `hanging`) is ended when the shard's producer opens. This is for those
+    where that is not possible: what they wrote is neither committed nor aborted, and would come back to life with a
+    later commit of the shard, after its changes have been published a second time.
     """
     deadline = clock.monotonic() + _DECIDED_S
     while True:

@@ -1,13 +1,14 @@
 """Reading: a cluster's topics into the checker, in the order that is fair to a living bridge.
 
 Restore and plain reading of the state topic, then the events, then both again until nothing is pending or the wait
-has run out; `checker` says why in this order. Nothing is kept but the checker's tables.
+has run out; `checker` says why in this order. Nothing is kept but the checker's tables. A partition that is undecided
+at the same offset from the beginning to the end of the wait holds a transaction that hangs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 
 from bridge.clock import Clock
 from bridge.publish import statelog
@@ -15,9 +16,10 @@ from bridge.publish.partitioner import partition_of
 from bridge.publish.reading import At, Message, PartitionReader
 from bridge.publish.settings import KafkaSettings
 from bridge.publish.topics import TopicPlan, inspect
+from bridge.store.base import NO_FINGERPRINTS
 from bridge.store.record import MARKER_PREFIX
 from bridge.verify.checker import Checker, Place
-from bridge.verify.verdict import Verdict
+from bridge.verify.verdict import Invariant, Verdict
 
 WAIT_S = 60.0
 """For commit markers to arrive. Usually milliseconds; but a transaction that a dead process left open holds back
@@ -47,7 +49,8 @@ async def verify(
     Writes nothing; cancellation leaves nothing behind. Raises `EnvironmentUnavailable`, also for missing topics.
     """
     checker = Checker(source, await _old_ms(settings, plan, clock))
-    async with PartitionReader(settings, clock) as reader:
+    async with AsyncExitStack() as stack:
+        reader = await stack.enter_async_context(PartitionReader(settings, clock))
         state = await reader.partitions([plan.state])
         if source is not None:
             state = [state[partition_of(source.encode(), len(state))]]
@@ -55,6 +58,9 @@ async def verify(
         events = await reader.begins(await reader.partitions(plan.event_topics))
         if any(events.values()):
             checker.truncated()
+        ends = await stack.enter_async_context(PartitionReader(settings, clock))
+        await ends.partitions([plan.state, *plan.event_topics])
+        suspects = await _undecided(ends, [*state, *events])
         tail = Tail(reader, await reader.begins(state))
         await tail.read(lambda message: _take_state(checker, cuts, message), lambda *at: progress("state", *at))
         stream = Tail(reader, events)
@@ -62,8 +68,11 @@ async def verify(
         while True:
             await stream.read(lambda message: _take_event(checker, message), lambda *at: progress("events", *at))
             await tail.read(lambda message: _take_state(checker, cuts, message), _silent)
-            if not any(checker.pending()) or clock.monotonic() >= deadline:
-                return checker.verdict()
+            if suspects:
+                now = await _undecided(ends, suspects)
+                suspects = {at: offset for at, offset in suspects.items() if now.get(at) == offset}
+            if not (suspects or any(checker.pending())) or clock.monotonic() >= deadline:
+                return _judged(checker, suspects, wait_s)
             await clock.sleep(PAUSE_S)
 
 
@@ -88,7 +97,16 @@ class RestoreProbe:
         """The markers among these keys."""
         return {key: self._markers[key] for key in keys if key in self._markers}
 
-    def apply(self, records: Iterable[tuple[str, bytes | None]], position: int) -> None:
+    def fingerprints(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """None: nothing here is compared with a provider's rows."""
+        return {}
+
+    def apply(
+        self,
+        records: Iterable[tuple[str, bytes | None]],
+        position: int,
+        fingerprints: Mapping[str, bytes] = NO_FINGERPRINTS,
+    ) -> None:
         """See `Store.apply`."""
         for key, value in records:
             self._checker.restored(key, value)
@@ -143,6 +161,26 @@ async def _restore(
         cuts[topic, shard] = restored.position
     progress("restore", len(state), len(state))
     return cuts
+
+
+async def _undecided(reader: PartitionReader, partitions: Iterable[At]) -> dict[At, int]:
+    """Where readers stop now, of the partitions in which they do; of a living bridge they go on at once."""
+    partitions = list(partitions)
+    stable, ends = await reader.ends(partitions), await reader.log_ends(partitions)
+    return {at: stable[at] for at in partitions if stable[at] < ends[at]}
+
+
+def _judged(checker: Checker, hanging: Mapping[At, int], wait_s: float) -> Verdict:
+    verdict = checker.verdict()
+    for (topic, number), offset in hanging.items():
+        verdict.add(
+            Invariant.ATOMIC,
+            "undecided",
+            f"a transaction in {topic}-{number} at offset {offset} was neither committed nor aborted for {wait_s:.0f} "
+            "s, and readers stop before it. A bridge ends its own when it starts: restart it. If that does not help: "
+            f"kafka-transactions.sh find-hanging --topic {topic} --partition {number}",
+        )
+    return verdict
 
 
 async def _old_ms(settings: KafkaSettings, plan: TopicPlan, clock: Clock) -> int | None:

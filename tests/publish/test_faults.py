@@ -151,7 +151,8 @@ async def test_abandon_is_bounded_and_leaves_no_task(own_kafka: LocalKafka, own_
                 own_kafka.pause()
     if task is not None:
         task.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        # On a connection that broke it has given up by itself.
+        with pytest.raises(PublishFailed if moment == "dead" else asyncio.CancelledError):
             await task
     started = time.monotonic()
     await producer.abandon()
@@ -208,8 +209,6 @@ async def test_a_broker_that_restarts_costs_at_most_a_producer(
     bench = own_bench
     producer = await bench.opened()
     await producer.publish(step(bench, 1), 1)
-    # A single broker that is killed before it has written the markers of a commit may forget them (see `restore`).
-    await bench.settled(bench.plan.customers, bench.plan.state)
     publishing = asyncio.create_task(producer.publish(step(bench, 2), 2))
     if how == "killed":
         own_kafka.kill()
@@ -287,6 +286,7 @@ async def test_without_that_rule_an_uncommitted_record_would_show(far_bench: Ben
     proxy.strike(END_TXN, Fate.HELD)
     assert (await producer.publish(step(bench, 1), 1)).tainted
     producer._usable = True
+    producer._requests.broken = False  # the other rule that would refuse it
     held = HeldCommit(producer)
     publishing = asyncio.create_task(producer.publish(step(bench, 2), 2))
     await held.reached.wait()
@@ -314,14 +314,13 @@ async def test_one_mistreated_request_tears_nothing(far_bench: Bench, proxy: Pro
     try:
         receipt = await producer.publish(step(bench, 2), 2)
     except PublishError:
-        if fate is not Fate.DOUBLED and api != INIT_PRODUCER_ID:
+        if fate is not Fate.DOUBLED and api not in (INIT_PRODUCER_ID, ADD_PARTITIONS):
             raise  # the client repairs all others by itself
         await producer.abandon()
         producer = await bench.opened()
         if b"2" not in await whole(bench):
             await producer.publish(step(bench, 2), 2)
     else:
-        transactional = api in (ADD_PARTITIONS, ADD_OFFSETS, TXN_OFFSET_COMMIT, END_TXN)
-        assert receipt.tainted == (transactional and fate is not Fate.DOUBLED)
+        assert receipt.tainted == (api != INIT_PRODUCER_ID and fate is not Fate.DOUBLED)
     assert proxy.struck.is_set()
     assert [value for value in await whole(bench) if value != b"1"] == [b"2"]

@@ -15,7 +15,7 @@ from bridge.publish.reading import read_topics
 from bridge.publish.statelog import APPLY_RECORDS_MAX, Restored, StaleCache, restore
 from bridge.publish.transaction import Record
 from bridge.sandbox.kafka import LocalKafka
-from bridge.store.base import Store
+from bridge.store.base import NO_FINGERPRINTS, Store
 from bridge.store.memory import MemoryStore
 from bridge.store.record import marker_key
 from tests.publish.benching import Bench, HeldCommit
@@ -169,7 +169,7 @@ async def test_large_states_come_in_chunks_with_progress(bench: Bench) -> None:
     applied: list[int] = []
 
     class Counting(MemoryStore):
-        def apply(self, records, position):  # type: ignore[no-untyped-def]
+        def apply(self, records, position, fingerprints=NO_FINGERPRINTS):  # type: ignore[no-untyped-def]
             rows = list(records)
             applied.append(len(rows))
             super().apply(rows, position)

@@ -8,7 +8,7 @@ import pytest
 
 from bridge.errors import AccessDenied, CursorRejected, EnvironmentUnavailable, RetryLater, SourceError
 from bridge.model import Body, Collection, Document, Gone, Path, Reject
-from bridge.source.feed import Cursor, Page
+from bridge.source.feed import Cursor, Familiar, Page, none_familiar
 from bridge.store.record import StateRecord
 from bridge.verify.online import FETCHED_MAX, SUSPECTS_MAX, TakeState, compare
 from bridge.verify.verdict import Verdict
@@ -34,7 +34,7 @@ class Provider:
 
     collection = Collection.CUSTOMERS
 
-    async def page(self, cursor: Cursor | None) -> Page:
+    async def page(self, cursor: Cursor | None, familiar: Familiar = none_familiar) -> Page:
         if self.errors:
             raise self.errors.pop(0)
         start = 0 if cursor is None else cursor["at"]
@@ -48,6 +48,9 @@ class Provider:
             gone=[Gone("long-gone", 0)],
             rejects=[Reject(uid, "customers.list", "no e-mail", b"{}") for uid in shown if uid in self.rejected],
         )
+
+    def sweep(self, cursor: Cursor) -> None:
+        return
 
     async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:
         self.fetched += len(known)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from aiokafka import AIOKafkaProducer
+
 from bridge.clock import SystemClock
 from bridge.verify.reading import verify
 from bridge.verify.verdict import Invariant
@@ -46,6 +48,19 @@ async def test_a_hole_is_found_after_the_wait_and_only_in_its_source(bootstrap_s
     verdict = await verify(writer.settings, writer.plan, clock, silent, wait_s=0.5)
     assert kinds(verdict) == {"2 missing"}
     assert (await verify(writer.settings, writer.plan, clock, silent, source="other", wait_s=0.5)).ok
+
+
+async def test_a_transaction_that_hangs_in_an_event_topic_is_found(bootstrap_servers: str, bridge_name: str) -> None:
+    """Nothing that was to come is missing, and yet no reader will ever see what comes next."""
+    writer = await write_once(bootstrap_servers, bridge_name, some())
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap_servers, transactional_id=f"{bridge_name}-x") as stranger:
+        await stranger.begin_transaction()
+        await stranger.send_and_wait(writer.plan.customers, b"", key=b"x", partition=0)
+        verdict = await verify(writer.settings, writer.plan, SystemClock(), silent, wait_s=0.5)
+        assert kinds(verdict) == {"3 undecided"}
+        assert f"{writer.plan.customers}-0" in verdict.findings[0].text
+        await stranger.abort_transaction()
+    assert (await verify(writer.settings, writer.plan, SystemClock(), silent)).ok
 
 
 async def test_an_empty_bridge_is_ok(bootstrap_servers: str, bridge_name: str) -> None:
