@@ -85,7 +85,7 @@ async def _demo(debug: bool, seconds: float | None, customers: int, seed: int, b
             async with asyncio.TaskGroup() as group:
                 running = group.create_task(bridge.run(), name="bridge")
                 _say(console, "reading everything once")
-                if not await _wait_ready(bridge, running, stop):
+                if not await _wait_ready(console, bridge, running, stop):
                     bridge.stop()
                     return 0
                 watcher = group.create_task(_watch(config, tally, clock), name="consumer")
@@ -148,18 +148,22 @@ def _config(servers: str, api_url: str, data_dir: Path) -> Config:
     )
 
 
-async def _wait_ready(bridge: assembly.Bridge, running: asyncio.Task[None], stop: asyncio.Event) -> bool:
+async def _wait_ready(
+    console: Console, bridge: assembly.Bridge, running: asyncio.Task[None], stop: asyncio.Event
+) -> bool:
     """Until everything was read once; False when somebody does not want to wait for it."""
     deadline = time.monotonic() + START_S
-    while bridge.proved_until() == 0.0:
-        if stop.is_set():
-            return False
-        if running.done() or time.monotonic() > deadline:
-            raise EnvironmentUnavailable(
-                f"the bridge did not come up within {START_S:.0f} s: {bridge.supervisor.trouble or 'still reading'}; "
-                "run again with --debug to see why"
-            )
-        await asyncio.sleep(0.05)
+    with console.status("joining the group") as status:
+        while bridge.proved_until() == 0.0:
+            if stop.is_set():
+                return False
+            if running.done() or time.monotonic() > deadline:
+                raise EnvironmentUnavailable(
+                    f"the bridge did not come up within {START_S:.0f} s: "
+                    f"{bridge.supervisor.trouble or 'still reading'}; run again with --debug to see why"
+                )
+            await asyncio.sleep(REFRESH_S)
+            status.update(f"{bridge.metrics.statistics().documents_known:,} documents known")
     return True
 
 

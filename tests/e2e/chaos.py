@@ -1,0 +1,179 @@
+"""Chaos: bridges killed, frozen and stopped at random, their disks removed, the broker killed, while customers change.
+
+Two processes share four sources. At the end the world stands still, everything catches up, and `verify --online`
+has the last word: 0 lost, 0 doubled, 0 out of order.
+
+    python -m tests.e2e.chaos --minutes 10 [--seed 1] [--processes 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bridge.sandbox.kafka import KafkaSettings, LocalKafka
+from tests.support.processes import (
+    SESSION_S,
+    Process,
+    bridge,
+    command,
+    config,
+    get,
+    kill_leftovers,
+    listen_of,
+    put,
+    sandbox,
+    wait_for,
+)
+
+RATES = {"sign_up": 600, "edit": 6000, "rename": 300, "delete": 300, "tag_create": 60, "tag_delete": 30}
+"""Changes per minute, together more than a hundred per second."""
+
+STILL = dict.fromkeys(RATES, 0)
+SOURCES = 4
+SHARDS = 4
+
+BROKER_EVERY_S = 60.0
+"""Between two deaths of the broker; it needs some seconds to come back, and the shards must get a chance to work."""
+
+PAUSE_S = 9.0
+"""Of a frozen process: several sessions, so that it wakes as a zombie."""
+
+RECOVERY_S = 120.0
+"""From the last fault until every source is owned and read again."""
+
+ACTIONS = {"kill": 10, "kill and remove its disk": 6, "freeze": 2, "terminate": 2}
+"""How often each is drawn."""
+
+
+@dataclass
+class Member:
+    """One process of the bridge and how to start it."""
+
+    folder: Path
+    path: Path
+    process: Process
+    frozen_until: float | None = None
+
+
+@dataclass
+class Chaos:
+    """What was done so far."""
+
+    kafka: LocalKafka
+    members: list[Member]
+    rng: random.Random
+    done: Counter[str] = field(default_factory=Counter)
+
+    async def run(self, seconds: float) -> None:
+        """Fault after fault for so long; at the end every process runs and nothing is frozen."""
+        ends = time.monotonic() + seconds
+        broker_at = time.monotonic() + min(BROKER_EVERY_S, seconds / 2)
+        while time.monotonic() < ends:
+            await asyncio.sleep(self.rng.uniform(0.2, 4.0))
+            self._thaw()
+            if time.monotonic() >= broker_at:
+                broker_at = time.monotonic() + BROKER_EVERY_S
+                await self._break_broker()
+            else:
+                self._strike(self.rng.choice([member for member in self.members if member.frozen_until is None]))
+        self._thaw(at_once=True)
+
+    def _strike(self, member: Member) -> None:
+        action = self.rng.choices(list(ACTIONS), list(ACTIONS.values()))[0]
+        others = [other for other in self.members if other is not member and other.frozen_until is None]
+        if action == "freeze" and others:
+            member.process.signal(signal.SIGSTOP)
+            member.frozen_until = time.monotonic() + PAUSE_S
+        elif action == "terminate":
+            assert member.process.terminate(60) == 0, member.process.said()
+            member.process = bridge(member.folder, member.path)
+        else:
+            action = "kill" if action == "freeze" else action
+            member.process.kill()
+            if "disk" in action:
+                shutil.rmtree(member.folder / f"data-{member.path.stem.removeprefix('bridge-')}", ignore_errors=True)
+            member.process = bridge(member.folder, member.path)
+        self.done[action] += 1
+
+    def _thaw(self, *, at_once: bool = False) -> None:
+        for member in self.members:
+            if member.frozen_until is not None and (at_once or time.monotonic() >= member.frozen_until):
+                member.process.signal(signal.SIGCONT)
+                member.frozen_until = None
+
+    async def _break_broker(self) -> None:
+        if self.rng.random() < 0.5:
+            self.kafka.kill()
+            await asyncio.sleep(self.rng.uniform(0.0, 5.0))
+            await self.kafka.start()
+            self.done["broker kill"] += 1
+        else:
+            await self.kafka.restart()
+            self.done["broker restart"] += 1
+
+
+async def chaos(seconds: float, seed: int, processes: int = 2) -> tuple[Counter[str], str]:
+    """What was done and what `verify` said. Raises `AssertionError` when anything is not right."""
+    with tempfile.TemporaryDirectory(prefix="bridge-chaos-") as name:
+        folder = Path(name)
+        async with LocalKafka(KafkaSettings(heap_mib=384)) as kafka:
+            with sandbox(folder, "--customers", "1000", "--switch", "timestamp_precision=milliseconds") as url:
+                servers = kafka.bootstrap_servers
+                paths = [
+                    config(folder, servers, "chaos", url, sources=SOURCES, shards=SHARDS, label=f"p{number}")
+                    for number in range(processes)
+                ]
+                members = [Member(folder, path, bridge(folder, path)) for path in paths]
+                await asyncio.to_thread(wait_for, "the start", lambda: owned(paths) == SOURCES)
+                await asyncio.to_thread(put, f"{url}/sandbox/rates", RATES)
+                monkey = Chaos(kafka, members, random.Random(seed))
+                await monkey.run(seconds)
+                await asyncio.to_thread(wait_for, "the recovery", lambda: owned(paths) == SOURCES, RECOVERY_S)
+                await asyncio.to_thread(put, f"{url}/sandbox/rates", STILL)
+                result = await asyncio.to_thread(command, "verify", "-c", str(paths[0]), "--online", timeout_s=600)
+                said = "\n".join(member.process.said() for member in members)
+                assert result.returncode == 0, result.stdout + result.stderr + said
+                for member in members:
+                    assert await asyncio.to_thread(member.process.terminate, 60) == 0, member.process.said()
+                return monkey.done, result.stdout
+
+
+def owned(paths: list[Path]) -> int:
+    """Sources that are owned and read, by all processes together."""
+    total = 0
+    for path in paths:
+        _, status = get(f"{listen_of(path)}/ready")
+        total += sum(row["owned_here"] and row["ready"] for row in (status or {}).get("sources", ()))
+    return total
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.e2e.chaos", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    print(f"seed {options.seed}, {options.processes} processes, session {SESSION_S} s", flush=True)
+    try:
+        done, verdict = asyncio.run(chaos(options.minutes * 60, options.seed, options.processes))
+    finally:
+        kill_leftovers()
+    print(", ".join(f"{count} × {action}" for action, count in sorted(done.items())))
+    print(verdict)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
