@@ -31,6 +31,7 @@ from bridge.event.envelope import ContentMode
 from bridge.model import SOURCE_ID, Collection
 from bridge.observability.probes import parse_listen
 from bridge.publish.settings import KafkaSettings
+from bridge.runtime.reading import SWEEP_INTERVAL_S
 from bridge.source.dintero import API as DINTERO_API
 from bridge.source.dintero import DinteroSettings
 
@@ -130,6 +131,7 @@ class SourceSection(_Section):
     base_url: str | None = Field(None, pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$")  # None: the provider's own
     collections: list[Collection] = Field([Collection.CUSTOMERS, Collection.TAGS], min_length=1)
     poll_interval: Interval = 5.0
+    sweep_interval: Seconds = SWEEP_INTERVAL_S
     poll_overlap: Seconds = 10.0
     request_budget: PerSecond = 10.0
     snapshot: Literal["events", "silent"] = "events"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +24,9 @@ from bridge.errors import BridgeError
 from bridge.observability import logs
 from bridge.publish.settings import client_findings, quiet_client_loggers
 from bridge.publish.topics import inspect
+
+COLLECTOR_THRESHOLDS = (50_000, 10, 50)
+"""Of the three generations. The first is about what a full batch is made of."""
 
 CONFIG = click.option(
     "-c",
@@ -78,8 +82,19 @@ def check(debug: bool, path: Path, online: bool, as_json: bool) -> None:
 async def serve(config: Config) -> None:
     """One process from start to drained stop."""
     bridge = assembly.build(config, SystemClock())
+    _tune_collector()
     with stop_on_signals(bridge.stop):
         await bridge.run()
+
+
+def _tune_collector() -> None:
+    """What is there now stays for ever, and nearly all that comes later is freed without the collector.
+
+    With its defaults it would walk again and again through the batch that is just growing: a tenth of all CPU.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)
 
 
 def configure_logs(config: Config, debug: bool, log_format: str, *, quiet: bool = False) -> None:

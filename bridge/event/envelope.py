@@ -74,6 +74,7 @@ class EventBuilder:
         self._structured = mode is ContentMode.STRUCTURED
         self._prefix = f"{account.source}/"
         self._source = ("ce_source", account.uri.encode())
+        self._last_detected = (0, iso(0))
         self._constant = {kind: _ConstantHeaders.of(kind) for kind in CATALOG}
 
     def build(
@@ -107,7 +108,7 @@ class EventBuilder:
             "sequence": at.sequence,
             "prior": at.prior,
             "changed_at": changed,
-            "detected_at": iso(detected_at),
+            "detected_at": self._detected(detected_at),
             "cause": {"path": cause.path} if cause.ref is None else {"path": cause.path, "ref": cause.ref},
             "before": None if before_json is None else orjson.Fragment(before_json),
             "after": None if after_json is None else orjson.Fragment(after_json),
@@ -133,6 +134,12 @@ class EventBuilder:
             _JSON,
         ]
         return Event(kind, encoded, orjson.dumps(data), headers, changed_at)
+
+    def _detected(self, at: int) -> str:
+        """Written once for all events of a step."""
+        if at != self._last_detected[0]:
+            self._last_detected = (at, iso(at))
+        return self._last_detected[1]
 
     def _in_structured_mode(
         self,

@@ -40,6 +40,7 @@ class Batch:
 
     records: list[Record] = field(default_factory=list)
     state: dict[str, bytes | None] = field(default_factory=dict)
+    fingerprints: dict[str, bytes] = field(default_factory=dict)
     inbox_offset: int | None = None
     events: dict[Published, list[int]] = field(default_factory=dict)
     deadletters: list[str] = field(default_factory=list)
@@ -108,9 +109,31 @@ class Ledger:
             if value is not None and key.startswith(prefix):
                 yield key
 
+    def fingerprints(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """See `Store.fingerprints`; of a key with a pending change only what came with the change."""
+        found: dict[str, bytes] = {}
+        ask: list[str] = []
+        for key in keys:
+            for layer in (self._open, self._flying):
+                if key in layer.fingerprints:
+                    found[key] = layer.fingerprints[key]
+                    break
+                if key in layer.state:
+                    break
+            else:
+                ask.append(key)
+        if ask:
+            found.update(self._store.fingerprints(ask))
+        return found
+
+    def recognise(self, key: str, fingerprint: bytes) -> None:
+        """A row with this fingerprint changes nothing about the key as it is now, pending changes included."""
+        self._open.fingerprints[key] = fingerprint
+
     def put(self, key: str, value: bytes | None) -> None:
-        """Set the state record of a key; None removes it."""
+        """Set the state record of a key; None removes it. Rows that were recognised before are no longer."""
         self._open.state[key] = value
+        self._open.fingerprints.pop(key, None)
         self._open.bytes += len(key) + len(value or b"")
 
     def write(self, record: Record) -> None:
@@ -157,6 +180,7 @@ class Ledger:
 
     def settle(self, position: int | None) -> None:
         """The batch in flight is committed: make it the store's. `position`: next offset of the state partition."""
-        if position is not None:
-            self._store.apply(self._flying.state.items(), position)
+        batch = self._flying
+        if position is not None or batch.fingerprints:
+            self._store.apply(batch.state.items(), position or self._store.position, batch.fingerprints)
         self._flying = Batch()

@@ -1,4 +1,4 @@
-"""Reading: the loop of one feed: page → confirm suspects → step → wait until it is due again.
+"""Reading: the loop of one feed: page → confirm suspects → step → a sweep's pages → wait until it is due again.
 
 One task per feed, owned by its shard's task group and ended by cancellation, which is safe at every await: a page
 that was not written into the ledger is simply read again. Provider trouble stays in here as back-off and status;
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from bridge.clock import Clock
@@ -23,7 +24,11 @@ from bridge.publish.topics import TopicPlan
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.schedule import ACCESS_PROBE_S, Backoff, wait_s
 from bridge.runtime.step import SourceStep, StepLimits
-from bridge.source.feed import Feed, Page
+from bridge.runtime.sweep import Sweep, joined, parted
+from bridge.source.feed import Cursor, Feed, Page
+
+SWEEP_INTERVAL_S = 6 * 3600.0
+"""What polling cannot see is found within a quarter of a day; a million customers take 10,000 requests each time."""
 
 SAY_AGAIN_S = 30.0
 """Between two log lines about the same thing of the same feed."""
@@ -35,9 +40,10 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReadingPlan:
-    """How a feed is read: seconds between the starts of two polls, and what needs a person's word."""
+    """How a feed is read: seconds between the starts of two polls or sweeps, and what needs a person's word."""
 
     poll_interval_s: float
+    sweep_interval_s: float = SWEEP_INTERVAL_S
     delete_limit: DeleteLimit = field(default_factory=DeleteLimit)
 
 
@@ -77,6 +83,8 @@ class Reading:
         self._spread = spread
         self._throttle = Throttle(SAY_AGAIN_S, clock)
         self._begin_again = False
+        self._sweep_backoff = Backoff()
+        self._sweep_not_before = float("-inf")
         self.status = ReadingStatus()
 
     @property
@@ -106,12 +114,58 @@ class Reading:
             self._recovered()
             self._metrics.loop_progress(self._source, self._feed.collection)
             if not more:
+                await self._sweep_until(started + self._plan.poll_interval_s)
                 await self._clock.sleep(wait_s(started, self._plan.poll_interval_s, self._clock.monotonic()))
 
     async def _once(self) -> bool:
-        collection = self._feed.collection
-        page = await self._asked(self._feed.page(None if self._begin_again else self._step.cursor(collection)))
+        """A page of the polls, or of the first complete reading; True when the next one is there already."""
+        cursor, sweep = parted(None if self._begin_again else self._step.cursor(self._feed.collection))
+        page = await self._page(cursor)
         self._begin_again = False
+        if sweep is None and page.caught_up_to is not None:
+            sweep = Sweep(page.caught_up_to)
+        await self._take(replace(page, cursor=joined(page.cursor, sweep)))
+        return page.more
+
+    async def _sweep_until(self, deadline: float) -> None:
+        """Pages of a sweep in the time between two polls; at least one, so that a busy feed is swept too."""
+        while self._clock.monotonic() >= self._sweep_not_before:
+            cursor, sweep = parted(self._step.cursor(self._feed.collection))
+            if cursor is None or sweep is None or not sweep.due(self._plan.sweep_interval_s, self._clock.wall()):
+                return
+            if sweep.cursor is None:
+                begin = self._feed.sweep(cursor)
+                if begin is None:
+                    return
+                sweep = Sweep(self._clock.wall(), begin)
+            try:
+                await self._sweep_page(cursor, sweep)
+            except SourceError as error:
+                # Polls go on as if nothing had happened; they tell more about the provider's health.
+                self._sweep_backoff = self._sweep_backoff.failed()
+                delay = self._trouble(error, self._sweep_backoff)
+                self._sweep_not_before = self._clock.monotonic() + delay
+                return
+            self._sweep_backoff = Backoff()
+            if self._clock.monotonic() >= deadline:
+                return
+
+    async def _sweep_page(self, cursor: Cursor, sweep: Sweep) -> None:
+        """The next one; a sweep whose position is refused begins again."""
+        try:
+            page = await self._page(sweep.cursor)
+        except CursorRejected:
+            sweep = Sweep(sweep.began_at, self._feed.sweep(cursor))
+            page = await self._page(sweep.cursor)
+        following = sweep._replace(cursor=None if page.complete else page.cursor)
+        await self._take(replace(page, cursor=joined(cursor, following)))
+
+    async def _page(self, cursor: Cursor | None) -> Page:
+        return await self._asked(self._feed.page(cursor, partial(self._step.familiar, self._feed.collection)))
+
+    async def _take(self, page: Page) -> None:
+        """Make the page true."""
+        collection = self._feed.collection
         self.status.mode = page.path
         confirmed = await self._confirm(page)
         gone_at = {gone.uid: gone.at for gone in page.gone}
@@ -126,7 +180,6 @@ class Reading:
             self._ledger.open.caught_up[self._source, collection] = page.caught_up_to
             self._ledger.wake()
         await self._ledger.wait_room()
-        return page.more
 
     def _tell_progress(self, page: Page) -> None:
         """A complete reading may take hours; say now and then how far it is."""
@@ -170,6 +223,7 @@ class Reading:
         collection = self._feed.collection
         known = self._step.known_uids(collection)
         seen = [document.uid for document in page.documents] + [gone.uid for gone in page.gone]
+        seen += page.familiar
         seen += [reject.uid for reject in page.rejects if reject.uid is not None]
         missing = suspects(known, seen)
         published = frozenset(document.uid for document in self._step.known(collection, missing))

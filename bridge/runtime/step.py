@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from hashlib import blake2b
 
 import orjson
@@ -42,6 +43,17 @@ REFUSED = "refused"
 """Third kind of state key, `source/refused/collection/digest`: rows that cannot be published and carry no uid."""
 
 
+_UNKNOWN = StateRecord(None, 0, 0)
+
+
+class _Fate(Enum):
+    """What a copy of a document came to. IGNORED: it is older than what is known, or cannot be published."""
+
+    CHANGED = auto()
+    UNCHANGED = auto()
+    IGNORED = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """What one step did: documents that were looked at, those without a change, events written."""
@@ -72,6 +84,7 @@ class SourceStep:
         self._limits = limits
         self._clock = clock
         self._counters = decode_counters(ledger.get(counters_key(self._source)))
+        self._at = 0
 
     @property
     def sequence(self) -> int:
@@ -100,6 +113,12 @@ class SourceStep:
         """Those of which only copies were seen that could not be published, so nothing is to be taken back."""
         return [uid for uid, record in self._records(collection, uids).items() if record.document is None]
 
+    def familiar(self, collection: Collection, fingerprints: Mapping[str, bytes]) -> set[str]:
+        """See `source.feed.Familiar`."""
+        prefix = key_of(self._source, collection, "")
+        known = self._ledger.fingerprints([prefix + uid for uid in fingerprints])
+        return {uid for uid, fingerprint in fingerprints.items() if known.get(prefix + uid) == fingerprint}
+
     def known_uids(self, collection: Collection) -> list[str]:
         """Every uid of the collection."""
         prefix = key_of(self._source, collection, "")
@@ -113,48 +132,59 @@ class SourceStep:
         confirmed: what a second read said of the suspects, None for "surely gone". gone_at: when, in microseconds,
         where the provider said so.
         """
+        self._at = self._now()
         before = self._counters
         newest: dict[str, Document] = {}
+        ambiguous: set[str] = set()
         for document in (*page.documents, *(doc for doc in confirmed.values() if doc is not None)):
-            seen = newest.get(document.uid)
-            if seen is None or document.version >= seen.version:
-                newest[document.uid] = document
+            seen = newest.setdefault(document.uid, document)
+            if seen is not document:
+                ambiguous.add(document.uid)
+                if document.version >= seen.version:
+                    newest[document.uid] = document
         gone = [uid for uid, document in confirmed.items() if document is None]
         records = self._records(collection, [*newest, *gone])
         cause = Cause(page.path)
-        unchanged = 0
+        unchanged = len(page.familiar)
         for uid, document in newest.items():
             if uid in confirmed and confirmed[uid] is None:
                 continue
-            unchanged += not self._document(collection, document, records.get(uid), cause)
+            fate = self._document(collection, document, records.get(uid), cause)
+            unchanged += fate is not _Fate.CHANGED
+            fingerprint = page.fingerprints.get(uid)
+            if fingerprint is not None and fate is not _Fate.IGNORED and uid not in ambiguous:
+                self._ledger.recognise(key_of(self._source, collection, uid), fingerprint)
         for uid in gone:
             record = records.get(uid)
             if record is not None:
                 self._delete(collection, uid, record, cause, gone_at.get(uid, 0))
         for reject in page.rejects:
             self._reject(collection, reject)
-        self._finish(collection, page, before)
-        return StepResult(len(page.documents), unchanged, self._counters.sequence - before.sequence)
+        self._finish(collection, page.cursor, before)
+        if self._counters is not before:
+            self._ledger.wake(patient=page.path is Path.SNAPSHOT and page.more)
+        read = len(page.documents) + len(page.familiar)
+        return StepResult(read, unchanged, self._counters.sequence - before.sequence)
 
-    def _document(self, collection: Collection, document: Document, record: StateRecord | None, cause: Cause) -> bool:
-        """Publish what changed; False when nothing did, or when the copy is older than what is known."""
+    def _document(self, collection: Collection, document: Document, record: StateRecord | None, cause: Cause) -> _Fate:
+        """Publish what changed."""
         if record is None:
-            record = StateRecord(None, 0, 0)
+            record = _UNKNOWN
         elif document.version and document.version < record.version:
-            return False
+            return _Fate.IGNORED
         change = detect(record.document, document.body)
         if change is None:
-            return False
+            return _Fate.UNCHANGED
         after_json = _canonical(document.body)
         if record.document is None and cause.path is Path.SNAPSHOT and self._limits.silent_snapshot:
             key = key_of(self._source, collection, document.uid)
             value = encode_record(StateRecord(document.body, document.version, 0), after_json)
             if record_bytes(Record(self._topics.state, None, key.encode(), value)) > self._limits.record_bytes_max:
                 self._refuse_size(collection, document.uid, after_json)
-                return False
+                return _Fate.IGNORED
             self._ledger.put(key, value)
             self._count(collection, +1, events=0)
-            return True
+            return _Fate.CHANGED
         return self._publish(collection, document.uid, change, record, cause, document.version, after_json)
 
     def _publish(
@@ -166,10 +196,9 @@ class SourceStep:
         cause: Cause,
         version: int,
         after_json: bytes | None,
-    ) -> bool:
+    ) -> _Fate:
         """`version`: when the provider says it changed; 0 when it does not, then the event says when it was seen."""
-        now = self._now()
-        changed_at = version or now
+        changed_at = version or self._at
         kind = classify(collection, change, cause.path)
         sequence = self._counters.sequence + 1
         event = self._builder.build(
@@ -179,14 +208,14 @@ class SourceStep:
             Position(sequence, record.sequence, self._counters.deletions),
             cause=cause,
             changed_at=changed_at,
-            detected_at=now,
+            detected_at=self._at,
             before_json=None if change.before is None else _canonical(change.before),
             after_json=after_json,
         )
         written = Record(self._topics.events(kind.collection), None, event.key, event.value, event.headers)
         if record_bytes(written) > self._limits.record_bytes_max:
             self._refuse_size(collection, uid, after_json or b"")
-            return False
+            return _Fate.IGNORED
         self._ledger.write(written)
         if change.after is None:
             self._ledger.put(key_of(self._source, collection, uid), None)
@@ -195,7 +224,7 @@ class SourceStep:
             self._put(collection, uid, StateRecord(change.after, max(version, record.version), sequence), after_json)
         self._count(collection, (change.before is None) - (change.after is None), events=1)
         self._ledger.tell(Published(self._source, collection, kind, cause.path), changed_at)
-        return True
+        return _Fate.CHANGED
 
     def _delete(self, collection: Collection, uid: str, record: StateRecord, cause: Cause, at: int) -> None:
         if record.document is None:
@@ -228,20 +257,19 @@ class SourceStep:
         self._ledger.wake()
 
     def _count(self, collection: Collection, documents: int, *, events: int) -> None:
-        counts = dict(self._counters.documents)
-        counts[collection.value] = counts.get(collection.value, 0) + documents
-        deletions = self._counters.deletions + (documents < 0)
-        self._counters = Counters(self._counters.sequence + events, deletions, counts)
+        sequence, deletions, counts = self._counters
+        if documents:
+            counts = {**counts, collection.value: counts.get(collection.value, 0) + documents}
+        self._counters = Counters(sequence + events, deletions + (documents < 0), counts)
 
-    def _finish(self, collection: Collection, page: Page, before: Counters) -> None:
+    def _finish(self, collection: Collection, cursor: Cursor, before: Counters) -> None:
         key = cursor_key(self._source, collection)
-        encoded = encode_json(page.cursor)
+        encoded = encode_json(cursor)
         if self._ledger.get(key) != encoded:
             self._ledger.put(key, encoded)
         if self._counters is not before:
             self._ledger.put(counters_key(self._source), encode_counters(self._counters))
             self._ledger.open.documents[self._source, collection] = self.documents(collection)
-            self._ledger.wake(patient=page.path is Path.SNAPSHOT and page.more)
 
     def _put(self, collection: Collection, uid: str, record: StateRecord, document_json: bytes | None) -> None:
         self._ledger.put(key_of(self._source, collection, uid), encode_record(record, document_json))

@@ -7,8 +7,8 @@ position of its own; the cursor is a value (so a crash between two pages repeats
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bridge.model import Collection, Document, Gone, Path, Reject
@@ -18,19 +18,30 @@ Cursor = dict[str, Any]
 
 `Any` because each provider puts its own scalars in it."""
 
+Familiar = Callable[[Mapping[str, bytes]], Set[str]]
+"""Told the fingerprints of rows by uid, says of which uids that very row is known to change nothing."""
+
+
+def none_familiar(fingerprints: Mapping[str, bytes]) -> Set[str]:
+    """For who knows nothing."""
+    return frozenset()
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
     """What one reading step brought.
 
     documents: rows in the provider's order; a uid may occur twice (the higher version wins).
+    familiar: uids of rows that were not even looked into, because they are as they were when they last changed nothing.
+    fingerprints: by uid, of the rows that `documents` were made of; for recognising them the next time.
     gone: rows that the provider shows as deleted. A suspicion until `Feed.fetch` has confirmed it.
     rejects: rows that their model refuses; they count as seen.
     cursor: where to go on; persisted with the step.
     more: call again at once.
     path: what a first sight is called: SNAPSHOT for the first complete read, POLL or SWEEP afterwards.
-    whole: the page is the entire collection, so a known uid that is neither in `documents` nor in `rejects` is a
-        suspect for removal. False whenever a row could not be identified.
+    whole: the page is the entire collection, so a known uid that is in none of the above is a suspect for removal.
+        False whenever a row could not be identified.
+    complete: a sweep ends with this page.
     caught_up_to: wall-clock seconds at which the request began whose answer completes the collection (everything
         that the provider showed before this moment is in this step or an earlier one); None while `more`.
     """
@@ -39,9 +50,12 @@ class Page:
     cursor: Cursor
     more: bool
     path: Path
+    familiar: Sequence[str] = ()
+    fingerprints: Mapping[str, bytes] = field(default_factory=dict)
     gone: Sequence[Gone] = ()
     rejects: Sequence[Reject] = ()
     whole: bool = False
+    complete: bool = False
     caught_up_to: float | None = None
 
 
@@ -53,8 +67,18 @@ class Feed(Protocol):
         """Which collection this is."""
         ...
 
-    async def page(self, cursor: Cursor | None) -> Page:
-        """The step after `cursor`; None begins the first complete read. Cancellation leaves nothing behind."""
+    async def page(self, cursor: Cursor | None, familiar: Familiar = none_familiar) -> Page:
+        """The step after `cursor`; None begins the first complete read. Cancellation leaves nothing behind.
+
+        `familiar` is asked once, when the answer is there; a feed need not ask.
+        """
+        ...
+
+    def sweep(self, cursor: Cursor) -> Cursor | None:
+        """The cursor that begins a complete reading beside the polls; its last page is `complete`.
+
+        Called when `cursor`, the feed's own, has caught up. None when every page shows everything anyway.
+        """
         ...
 
     async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:

@@ -3,12 +3,18 @@
 A store holds raw state records (key → value bytes, exactly as in Kafka) and the offset up to which it has read them,
 changed together in one local transaction. It may be thrown away at any time: the log is the truth. All calls are
 synchronous and short (one page or one batch); one shard owns one store.
+
+Beside a value it may keep the *fingerprint* of the row that the provider shows of this document: a row with the same
+one is known to change nothing. Fingerprints are a convenience of this machine, never in Kafka, and forgotten freely.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
+
+NO_FINGERPRINTS: Mapping[str, bytes] = MappingProxyType({})
 
 
 class Store(Protocol):
@@ -23,10 +29,20 @@ class Store(Protocol):
         """The values of those keys that exist."""
         ...
 
-    def apply(self, records: Iterable[tuple[str, bytes | None]], position: int) -> None:
+    def fingerprints(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """The fingerprints of those keys that have one; may lack any at any time."""
+        ...
+
+    def apply(
+        self,
+        records: Iterable[tuple[str, bytes | None]],
+        position: int,
+        fingerprints: Mapping[str, bytes] = NO_FINGERPRINTS,
+    ) -> None:
         """Set (bytes) or remove (None) each key in order and move the position, all or nothing.
 
-        The position never moves back (ValueError).
+        fingerprints: of the provider's rows that these keys' values are made of, as of now; a key that is set without
+        one loses its old one. The position never moves back (ValueError).
         """
         ...
 

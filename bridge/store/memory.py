@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from bridge.store.base import NO_FINGERPRINTS
 
 
 class MemoryStore:
@@ -10,6 +12,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._values: dict[str, bytes] = {}
+        self._fingerprints: dict[str, bytes] = {}
         self._position = 0
 
     @property
@@ -22,15 +25,26 @@ class MemoryStore:
         values = self._values
         return {key: values[key] for key in keys if key in values}
 
-    def apply(self, records: Iterable[tuple[str, bytes | None]], position: int) -> None:
+    def fingerprints(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """See `Store.fingerprints`."""
+        return {key: self._fingerprints[key] for key in keys if key in self._fingerprints}
+
+    def apply(
+        self,
+        records: Iterable[tuple[str, bytes | None]],
+        position: int,
+        fingerprints: Mapping[str, bytes] = NO_FINGERPRINTS,
+    ) -> None:
         """See `Store.apply`."""
         if position < self._position:
             raise ValueError(f"position moves back from {self._position} to {position}")
         for key, value in list(records):
+            self._fingerprints.pop(key, None)
             if value is None:
                 self._values.pop(key, None)
             else:
                 self._values[key] = value
+        self._fingerprints |= {key: found for key, found in fingerprints.items() if key in self._values}
         self._position = position
 
     def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:

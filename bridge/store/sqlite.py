@@ -17,8 +17,10 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bridge.clock import Clock
+from bridge.store.base import NO_FINGERPRINTS
 
 LAYOUT = "2"
 """Of the tables below; another one is thrown away, never migrated: it is a cache."""
@@ -37,7 +39,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE state (key TEXT PRIMARY KEY, value BLOB NOT NULL, crc INTEGER NOT NULL);
+CREATE TABLE state (key TEXT PRIMARY KEY, fingerprint BLOB, crc INTEGER NOT NULL, value BLOB NOT NULL);
 """
 
 
@@ -102,27 +104,38 @@ class SqliteStore:
 
     def get_many(self, keys: Sequence[str]) -> dict[str, bytes]:
         """The values of those keys that exist. Raises `CacheDamaged`."""
-        found: dict[str, bytes] = {}
+        return {key: _checked(key, value, crc) for key, value, crc in self._select("key, value, crc", keys)}
+
+    def fingerprints(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """See `Store.fingerprints`."""
+        return {key: found for key, found in self._select("key, fingerprint", keys) if found is not None}
+
+    def _select(self, columns: str, keys: Sequence[str]) -> Iterator[Any]:
         for start in range(0, len(keys), IN_VALUES_MAX):
             part = keys[start : start + IN_VALUES_MAX]
             marks = ",".join("?" * len(part))
-            for key, value, crc in self._db.execute(f"SELECT key, value, crc FROM state WHERE key IN ({marks})", part):
-                found[key] = _checked(key, value, crc)
-        return found
+            yield from self._db.execute(f"SELECT {columns} FROM state WHERE key IN ({marks})", part)
 
-    def apply(self, records: Iterable[tuple[str, bytes | None]], position: int) -> None:
+    def apply(
+        self,
+        records: Iterable[tuple[str, bytes | None]],
+        position: int,
+        fingerprints: Mapping[str, bytes] = NO_FINGERPRINTS,
+    ) -> None:
         """See `Store.apply`. The last value of a key wins; one local transaction."""
         if position < self._position:
             raise ValueError(f"position moves back from {self._position} to {position}")
         latest = dict(records)
-        put = [(k, v, zlib.crc32(v)) for k, v in latest.items() if v is not None]
+        put = [(k, fingerprints.get(k), zlib.crc32(v), v) for k, v in latest.items() if v is not None]
+        known = [(found, k) for k, found in fingerprints.items() if k not in latest]
         drop = [(k,) for k, v in latest.items() if v is None]
         with self._db:
             self._db.executemany(
-                "INSERT INTO state VALUES (?, ?, ?) "
-                "ON CONFLICT (key) DO UPDATE SET value = excluded.value, crc = excluded.crc",
+                "INSERT INTO state VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
+                "fingerprint = excluded.fingerprint, crc = excluded.crc, value = excluded.value",
                 put,
             )
+            self._db.executemany("UPDATE state SET fingerprint = ? WHERE key = ?", known)
             self._db.executemany("DELETE FROM state WHERE key = ?", drop)
             self._db.execute("UPDATE meta SET value = ? WHERE name = 'position'", (str(position),))
             self._db.execute(

@@ -264,7 +264,7 @@ def test_a_surprise_in_one_feed_stops_neither_its_siblings_nor_the_shard(monkeyp
     async def main(clock: VirtualClock) -> None:
         house = House(clock)
 
-        async def surprise(_: object) -> Page:
+        async def surprise(*_: object) -> Page:
             raise KeyError("a name")
 
         monkeypatch.setattr(house.source.feeds[Collection.TAGS], "page", surprise)

@@ -404,7 +404,7 @@ def test_tombstones_are_suspicions_in_polls_and_sweeps() -> None:
         assert [gone.uid for page in mirror.pages for gone in page.gone] == [uid_of(2)]
         assert [gone.at for page in mirror.pages for gone in page.gone] == [int((WALL_START - 40) * 1e6)]
         feed = source_over(Provider(shop), clock).customers
-        page = await feed.page(feed.sweep(mirror.cursor))
+        page = await feed.page(feed.sweep(mirror.cursor or {}))
         assert page.path is Path.SWEEP
         assert [gone.uid for gone in page.gone] == [uid_of(2)]
 

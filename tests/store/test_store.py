@@ -1,17 +1,14 @@
-"""The Store contract, held by every implementation, and what only the file store has to survive."""
+"""What only the file store has to survive; the contract of all stores is in `tests/contract/test_store.py`."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bridge.clock import SystemClock
-from bridge.store.base import Store
-from bridge.store.memory import MemoryStore
-from bridge.store.sqlite import IN_VALUES_MAX, CacheDamaged, SqliteStore
+from bridge.store.sqlite import CacheDamaged, SqliteStore
 
 IDENTITY = {"cluster": "c", "topic": "bridge.state", "shard": "3"}
 DAY_S = 86_400.0
@@ -29,57 +26,6 @@ class ShiftedClock(SystemClock):
 
 def open_file(path: Path, other: dict[str, str] | None = None, *, days: float = 0.0) -> SqliteStore:
     return SqliteStore.open(path, {**IDENTITY, **(other or {})}, ShiftedClock(days), age_s_max=3 * DAY_S)
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def build(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
-    if request.param == "memory":
-        return MemoryStore
-    return lambda: open_file(tmp_path / "cache.sqlite")
-
-
-def test_a_new_store_is_empty_and_at_the_beginning(build: Callable[[], Store]) -> None:
-    store = build()
-    assert store.position == 0
-    assert store.get_many(["a"]) == {}
-    assert list(store.scan("")) == []
-    store.close()
-    store.close()
-
-
-def test_what_was_applied_is_read_and_the_last_of_a_batch_wins(build: Callable[[], Store]) -> None:
-    store = build()
-    store.apply([("s/a/1", b"one"), ("s/a/2", b"two"), ("s/a/1", b"uno"), ("s/b/3", b"x"), ("s/b/3", None)], 7)
-    assert store.position == 7
-    assert store.get_many(["s/a/1", "s/a/2", "s/b/3", "nobody"]) == {"s/a/1": b"uno", "s/a/2": b"two"}
-    store.apply([("s/a/1", None)], 7)
-    assert store.get_many(["s/a/1"]) == {}
-    store.close()
-
-
-def test_a_scan_keeps_to_its_prefix_in_order(build: Callable[[], Store]) -> None:
-    store = build()
-    keys = ["a/tags/2", "a/tags/1", "a/tagsx/1", "a/tag", "ab/tags/1", "a/tags/ø"]
-    store.apply([(key, key.encode()) for key in keys], 1)
-    assert [key for key, _ in store.scan("a/tags/")] == ["a/tags/1", "a/tags/2", "a/tags/ø"]
-    store.close()
-
-
-def test_more_keys_than_one_statement_takes(build: Callable[[], Store]) -> None:
-    store = build()
-    keys = [f"k{number}" for number in range(IN_VALUES_MAX * 2 + 1)]
-    store.apply([(key, b"v") for key in keys], 1)
-    assert len(store.get_many(keys)) == len(keys)
-    store.close()
-
-
-def test_the_position_never_moves_back_and_nothing_is_applied_then(build: Callable[[], Store]) -> None:
-    store = build()
-    store.apply([("a", b"1")], 5)
-    with pytest.raises(ValueError, match="moves back"):
-        store.apply([("a", b"2")], 4)
-    assert store.get_many(["a"]) == {"a": b"1"}
-    store.close()
 
 
 def test_a_failing_batch_leaves_values_and_position_as_they_were(tmp_path: Path) -> None:

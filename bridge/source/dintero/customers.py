@@ -21,6 +21,9 @@ from hashlib import blake2b
 from itertools import pairwise
 from typing import Any, TypeVar
 
+import orjson
+
+from bridge import __version__
 from bridge.errors import CursorRejected, Malformed, RequestRefused
 from bridge.model import Collection, Document, Gone, Path, Reject, iso
 from bridge.source.api import Answer, ApiClient
@@ -28,9 +31,14 @@ from bridge.source.budget import Priority
 from bridge.source.dintero import models
 from bridge.source.dintero.cursor import RESTARTS_MAX, SECOND, STEP_BACK, Poll, Sweep, UnknownCursor, dump, load
 from bridge.source.dintero.lookup import Lookup
-from bridge.source.feed import Cursor, Page
+from bridge.source.feed import Cursor, Familiar, Page, none_familiar
 
 ENDPOINT = "customers.list"
+
+FINGERPRINT_BYTES = 16
+"""128 bits: that a changed row has the fingerprint of the old one is less likely than any other fault."""
+
+_RELEASE = __version__.encode()
 
 State = TypeVar("State", Sweep, Poll)
 
@@ -51,7 +59,7 @@ class ListSettings:
 class _Rows:
     """One page, mapped. times: believable change times in the page's order, without linked customers.
 
-    latest: the greatest believable change time of all rows.
+    latest: the greatest believable change time of all rows. familiar, fingerprints: see `Page`.
     """
 
     documents: Sequence[Document]
@@ -59,6 +67,8 @@ class _Rows:
     rejects: Sequence[Reject]
     times: Sequence[int]
     latest: int | None
+    familiar: Sequence[str]
+    fingerprints: Mapping[str, bytes]
 
 
 class CustomersFeed:
@@ -77,26 +87,29 @@ class CustomersFeed:
         """See `Feed.collection`."""
         return Collection.CUSTOMERS
 
-    async def page(self, cursor: Cursor | None) -> Page:
+    async def page(self, cursor: Cursor | None, familiar: Familiar = none_familiar) -> Page:
         """See `Feed.page`."""
         try:
             state = Sweep(path=Path.SNAPSHOT) if cursor is None else load(cursor)
         except UnknownCursor as error:
             raise CursorRejected(f"the stored position cannot be used: {error}") from None
-        return await (self._sweep_page(state) if isinstance(state, Sweep) else self._poll_page(state))
+        if isinstance(state, Sweep):
+            # What is read for the first time can hardly be familiar; asking would only cost.
+            return await self._sweep_page(state, None if state.path is Path.SNAPSHOT else familiar)
+        return await self._poll_page(state, familiar)
 
     async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:
         """See `Feed.fetch`."""
         return await self._lookup.fetch(known)
 
-    def sweep(self, cursor: Cursor | None) -> Cursor:
-        """The cursor that begins a complete reading after `cursor`; polling goes on afterwards where it stood."""
-        state = Sweep(path=Path.SNAPSHOT) if cursor is None else load(cursor)
+    def sweep(self, cursor: Cursor) -> Cursor:
+        """See `Feed.sweep`."""
+        state = load(cursor)
         return dump(state if isinstance(state, Sweep) else state.sweep())
 
     # A page of a sweep.
 
-    async def _sweep_page(self, state: Sweep) -> Page:
+    async def _sweep_page(self, state: Sweep, familiar: Familiar | None) -> Page:
         query = [("type", "any"), ("limit", str(self._settings.page_limit))]
         if state.path is Path.SWEEP:
             query.append(("include_deleted", "true"))
@@ -108,15 +121,18 @@ class CustomersFeed:
         except RequestRefused as error:
             return self._restart(state, error)
         rows = _list_of(answer)
-        mapped = _mapped(rows, answer, self._settings.page_limit)
+        mapped = _mapped(rows, answer, self._settings.page_limit, familiar)
         following = self._after_sweep_page(state, rows, mapped, answer)
         return Page(
             documents=mapped.documents,
             gone=mapped.gone,
             rejects=mapped.rejects,
+            familiar=mapped.familiar,
+            fingerprints=mapped.fingerprints,
             cursor=dump(following),
             more=True,
             path=state.path,
+            complete=isinstance(following, Poll),
         )
 
     def _restart(self, state: Sweep, error: RequestRefused) -> Page:
@@ -165,7 +181,7 @@ class CustomersFeed:
 
     # A page of changes.
 
-    async def _poll_page(self, state: Poll) -> Page:
+    async def _poll_page(self, state: Poll, familiar: Familiar) -> Page:
         since = state.start(self._overlap)
         query = (
             ("type", "any"),
@@ -175,7 +191,7 @@ class CustomersFeed:
         )
         answer = await self._client.get(ENDPOINT, self._path, query, priority=Priority.POLL)
         rows = _list_of(answer)
-        mapped = _mapped(rows, answer, self._settings.page_limit)
+        mapped = _mapped(rows, answer, self._settings.page_limit, familiar)
         state = _noted(state, mapped, answer)
         if len(rows) >= (state.width or self._settings.page_limit):
             following, more, complete = self._after_full_page(state, since, mapped, answer)
@@ -185,6 +201,8 @@ class CustomersFeed:
             documents=mapped.documents,
             gone=mapped.gone,
             rejects=mapped.rejects,
+            familiar=mapped.familiar,
+            fingerprints=mapped.fingerprints,
             cursor=dump(following),
             more=more,
             path=Path.POLL,
@@ -195,7 +213,7 @@ class CustomersFeed:
         self, state: Poll, since: int, mapped: _Rows, answer: Answer
     ) -> tuple[Poll | Sweep, bool, bool]:
         """Everything up to now has been shown: the next run begins a little before the last change."""
-        nothing = not (mapped.documents or mapped.gone or mapped.rejects)
+        nothing = not (mapped.documents or mapped.gone or mapped.rejects or mapped.familiar)
         if nothing and not state.empty and state.seen is not None and since < state.seen:
             # The row that changed at `seen` has changed then or later, so a page from `since` on cannot be empty.
             return replace(state, empty=True), True, False
@@ -227,8 +245,10 @@ def _list_of(answer: Answer) -> list[Any]:
     return answer.value
 
 
-def _mapped(rows: list[Any], answer: Answer, limit: int) -> _Rows:
+def _mapped(rows: list[Any], answer: Answer, limit: int, familiar: Familiar | None = None) -> _Rows:
     documents: list[Document] = []
+    fingerprints = {} if familiar is None else _fingerprints(rows)
+    recognised = familiar(fingerprints) if familiar is not None and fingerprints else frozenset[str]()
     gone: list[Gone] = []
     rejects: list[Reject] = []
     times: list[int] = []
@@ -237,9 +257,10 @@ def _mapped(rows: list[Any], answer: Answer, limit: int) -> _Rows:
     linked = _linked(rows)
     latest: int | None = None
     for number, row in enumerate(rows):
-        result = models.customer(row, ENDPOINT)
         moment: int | None
-        if isinstance(result, Document):
+        if recognised and isinstance(row, dict) and row.get("id") in recognised:
+            moment = models.change_time(row)
+        elif isinstance(result := models.customer(row, ENDPOINT), Document):
             moment = result.version or None
             documents.append(result if result.version <= ceiling else result._replace(version=0))
         elif isinstance(result, Gone):
@@ -253,7 +274,23 @@ def _mapped(rows: list[Any], answer: Answer, limit: int) -> _Rows:
         latest = moment if latest is None or moment > latest else latest
         if number < limit and not (linked and row.get("customer_id") in linked):
             times.append(moment)
-    return _Rows(documents, gone, rejects, times, latest)
+    return _Rows(documents, gone, rejects, times, latest, tuple(recognised), fingerprints)
+
+
+def _fingerprints(rows: list[Any]) -> dict[str, bytes]:
+    """By uid; not of rows that come twice, for which of the two counts is to be seen."""
+    found: dict[str, bytes] = {}
+    twice: set[str] = set()
+    for row in rows:
+        uid = row.get("id") if isinstance(row, dict) else None
+        if isinstance(uid, str):
+            if uid in found:
+                twice.add(uid)
+            # The release is in it, because another one may make something else of the same row.
+            found[uid] = blake2b(orjson.dumps(row), digest_size=FINGERPRINT_BYTES, key=_RELEASE).digest()
+    for uid in twice:
+        del found[uid]
+    return found
 
 
 def _linked(rows: list[Any]) -> frozenset[str]:

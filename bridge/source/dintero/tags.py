@@ -14,7 +14,7 @@ from bridge.model import Collection, Document, Gone, Path, Reject
 from bridge.source.api import Answer, ApiClient
 from bridge.source.budget import Priority
 from bridge.source.dintero import models
-from bridge.source.feed import Cursor, Page
+from bridge.source.feed import Cursor, Familiar, Page, none_familiar
 
 ENDPOINT = "tags.list"
 
@@ -35,8 +35,8 @@ class TagsFeed:
         """See `Feed.collection`."""
         return Collection.TAGS
 
-    async def page(self, cursor: Cursor | None) -> Page:
-        """See `Feed.page`. Always the whole collection."""
+    async def page(self, cursor: Cursor | None, familiar: Familiar = none_familiar) -> Page:
+        """See `Feed.page`. Always the whole collection, and too few rows to recognise them."""
         first = cursor is None
         answer, rows = await self._list(Priority.SNAPSHOT if first else Priority.POLL)
         documents: list[Document] = []
@@ -60,6 +60,10 @@ class TagsFeed:
             whole=all(reject.uid is not None for reject in rejects),
             caught_up_to=answer.asked_at,
         )
+
+    def sweep(self, cursor: Cursor) -> None:
+        """See `Feed.sweep`."""
+        return
 
     async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:
         """See `Feed.fetch`. One more request, whatever the number."""
