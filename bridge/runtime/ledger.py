@@ -141,9 +141,9 @@ class Ledger:
         self._open.records.append(record)
         self._open.bytes += len(record.key) + len(record.value or b"")
 
-    def tell(self, event: Published, changed_at: int) -> None:
-        """Count an event once it is committed. `changed_at` in microseconds."""
-        self._open.events.setdefault(event, []).append(changed_at)
+    def tell(self, event: Published, changed_at: Sequence[int]) -> None:
+        """Count events once they are committed. `changed_at` of each in microseconds."""
+        self._open.events.setdefault(event, []).extend(changed_at)
 
     def wake(self, *, patient: bool = False) -> None:
         """Ask for a commit soon. State alone (a cursor that moved) may wait for the shard's tick.

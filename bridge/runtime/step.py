@@ -36,6 +36,9 @@ from bridge.store.record import (
     encode_record,
 )
 
+HEADERS_BYTES_MAX = 1024
+"""Of an event on the wire without value and key; the key is in it four times at most. Spares the exact sum."""
+
 DIGEST_BYTES = 16
 """Of a refused document; enough to know it again."""
 
@@ -84,7 +87,8 @@ class SourceStep:
         self._limits = limits
         self._clock = clock
         self._counters = decode_counters(ledger.get(counters_key(self._source)))
-        self._at = 0
+        self._events: dict[Published, list[int]] = {}
+        self._added = self._at = 0
 
     @property
     def sequence(self) -> int:
@@ -134,6 +138,7 @@ class SourceStep:
         """
         self._at = self._now()
         before = self._counters
+        self._sequence, self._deletions, self._added, self._events = before.sequence, before.deletions, 0, {}
         newest: dict[str, Document] = {}
         ambiguous: set[str] = set()
         for document in (*page.documents, *(doc for doc in confirmed.values() if doc is not None)):
@@ -160,6 +165,7 @@ class SourceStep:
                 self._delete(collection, uid, record, cause, gone_at.get(uid, 0))
         for reject in page.rejects:
             self._reject(collection, reject)
+        self._counters = self._counted(collection, before)
         self._finish(collection, page.cursor, before)
         if self._counters is not before:
             self._ledger.wake(patient=page.path is Path.SNAPSHOT and page.more)
@@ -183,7 +189,7 @@ class SourceStep:
                 self._refuse_size(collection, document.uid, after_json)
                 return _Fate.IGNORED
             self._ledger.put(key, value)
-            self._count(collection, +1, events=0)
+            self._added += 1
             return _Fate.CHANGED
         return self._publish(collection, document.uid, change, record, cause, document.version, after_json)
 
@@ -200,12 +206,12 @@ class SourceStep:
         """`version`: when the provider says it changed; 0 when it does not, then the event says when it was seen."""
         changed_at = version or self._at
         kind = classify(collection, change, cause.path)
-        sequence = self._counters.sequence + 1
+        sequence = self._sequence + 1
         event = self._builder.build(
             kind,
             uid,
             change,
-            Position(sequence, record.sequence, self._counters.deletions),
+            Position(sequence, record.sequence, self._deletions),
             cause=cause,
             changed_at=changed_at,
             detected_at=self._at,
@@ -213,7 +219,8 @@ class SourceStep:
             after_json=after_json,
         )
         written = Record(self._topics.events(kind.collection), None, event.key, event.value, event.headers)
-        if record_bytes(written) > self._limits.record_bytes_max:
+        bound = len(event.value) + HEADERS_BYTES_MAX + 4 * len(event.key)
+        if bound > self._limits.record_bytes_max and record_bytes(written) > self._limits.record_bytes_max:
             self._refuse_size(collection, uid, after_json or b"")
             return _Fate.IGNORED
         self._ledger.write(written)
@@ -222,8 +229,10 @@ class SourceStep:
         else:
             # Never our own time: were our clock ahead, the provider's next change would look like an older copy.
             self._put(collection, uid, StateRecord(change.after, max(version, record.version), sequence), after_json)
-        self._count(collection, (change.before is None) - (change.after is None), events=1)
-        self._ledger.tell(Published(self._source, collection, kind, cause.path), changed_at)
+        self._sequence = sequence
+        self._added += (change.before is None) - (change.after is None)
+        self._deletions += change.after is None
+        self._events.setdefault(Published(self._source, collection, kind, cause.path), []).append(changed_at)
         return _Fate.CHANGED
 
     def _delete(self, collection: Collection, uid: str, record: StateRecord, cause: Cause, at: int) -> None:
@@ -256,11 +265,14 @@ class SourceStep:
         self._ledger.put(key, encode_record(record._replace(refused=digest)))
         self._ledger.wake()
 
-    def _count(self, collection: Collection, documents: int, *, events: int) -> None:
-        sequence, deletions, counts = self._counters
-        if documents:
-            counts = {**counts, collection.value: counts.get(collection.value, 0) + documents}
-        self._counters = Counters(sequence + events, deletions + (documents < 0), counts)
+    def _counted(self, collection: Collection, before: Counters) -> Counters:
+        """The counters after this step; `before` itself when it changed none."""
+        if self._sequence == before.sequence and not self._added:
+            return before
+        documents = before.documents.get(collection.value, 0) + self._added
+        for event, moments in self._events.items():
+            self._ledger.tell(event, moments)
+        return Counters(self._sequence, self._deletions, {**before.documents, collection.value: documents})
 
     def _finish(self, collection: Collection, cursor: Cursor, before: Counters) -> None:
         key = cursor_key(self._source, collection)

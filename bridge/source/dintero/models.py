@@ -35,6 +35,10 @@ _CANONICAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.(?!000Z)\d{3}(?:(?!
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 
 
+_SIMPLE = frozenset({str, int, float, bool})
+"""An object whose members are all of these is as lean as it can be."""
+
+
 class _Refused(Exception):
     """A field breaks a rule; the text is the reason."""
 
@@ -80,12 +84,12 @@ def _customer(uid: str, row: Row) -> Document:
     extra: Body = {}
     version = 0
     for name, value in row.items():
-        if not value and (value is None or value in ({}, [])):
-            continue
-        if name in _CUSTOMER_TEXTS:
-            if type(value) is not str:
-                raise _Refused(f"{name}: not a text")
+        if name in _CUSTOMER_TEXTS and type(value) is str:
             body[name] = value
+        elif not value and (value is None or value in ({}, [])):
+            continue
+        elif name in _CUSTOMER_TEXTS:
+            raise _Refused(f"{name}: not a text")
         elif name == "updated_at":
             version, body[name] = _moment(name, value)
         elif name == "created_at":
@@ -134,6 +138,7 @@ def _metadata(name: str, value: Any, body: Body, extra: Body) -> None:
     metadata = _object(name, value)
     records = [key for key in metadata if key.startswith(RENAME_PREFIX)]
     if records:
+        metadata = dict(metadata)
         changes = [metadata.pop(key) for key in records]
         extra["customer_id_changes"] = sorted((_rename_record(change) for change in changes), key=_rename_order)
     if metadata:
@@ -161,13 +166,15 @@ def _rename_order(change: Any) -> tuple[int, bytes]:
 
 def _consents(name: str, value: Any, body: Body, extra: Body) -> None:
     consents = _object(name, value)
-    for entry in consents.values():
+    for channel, entry in consents.items():
         if type(entry) is not dict:
             raise _Refused(f"{name}: an entry is not an object")
         if type(entry.get("consent", False)) is not bool:
             raise _Refused(f"{name}: consent is not a boolean")
         if "updated_at" in entry:
-            entry["updated_at"] = _stamp(f"{name}: updated_at", entry["updated_at"])
+            moment = _stamp("marketing_consent: updated_at", entry["updated_at"])
+            if moment != entry["updated_at"]:
+                consents = {**consents, channel: {**entry, "updated_at": moment}}
     if consents:
         body["consents"] = consents
 
@@ -188,7 +195,7 @@ def _contact_for(name: str, value: Any, body: Body, extra: Body) -> None:
 def _term(name: str, value: Any, body: Body, extra: Body) -> None:
     term = _object(name, value)
     if "accepted_at" in term:
-        term["accepted_at"] = _stamp(f"{name}: accepted_at", term["accepted_at"])
+        term = {**term, "accepted_at": _stamp("term: accepted_at", term["accepted_at"])}
     if term:
         extra[name] = term
 
@@ -233,7 +240,7 @@ def _text(name: str, value: Any) -> str:
 
 
 def _object(name: str, value: Any) -> Body:
-    """A new object without empty members."""
+    """The object without empty members. It may be the row's own: nobody writes into it."""
     if type(value) is not dict:
         raise _Refused(f"{name}: not an object")
     return _lean_object(value)
@@ -255,6 +262,9 @@ def _canonical(value: Body) -> bytes:
 
 def _keep(name: str, value: Any, extra: Body) -> None:
     """A field we have no word for, under its own name."""
+    if type(value) is str:
+        extra[name] = value
+        return
     kept = _lean(value)
     if kept or type(value) not in (dict, list):
         extra[name] = kept
@@ -270,6 +280,8 @@ def _lean(value: Any) -> Any:
 
 def _lean_object(value: Row) -> Body:
     """Without null, `{}` and `[]`, at every depth: they mean the same as nothing."""
+    if _SIMPLE.issuperset(map(type, value.values())):
+        return value
     result: Body = {}
     for name, member in value.items():
         kind = type(member)
