@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 
 from bridge.sandbox.simulation.plan import Plan, draw
@@ -80,7 +81,7 @@ def simulate(seed: int, defect: Defect | None = None) -> Report:
             "committed": sum(decision.commit for decision in decisions),
             "aborted": sum(not decision.commit for decision in decisions),
             "changes": sum(api.world.truth.number for api in town.outside.apis.values()),
-            **town.happened,
+            **town.happenings.happened,
         }
         return Report(plan, findings, story.digest, list(story.lines), figures)
 
@@ -91,7 +92,8 @@ def simulate(seed: int, defect: Defect | None = None) -> Report:
 def failures(first: int, count: int) -> Iterator[tuple[int, Report | None]]:
     """Seeds that were done, on all cores, with the first report of each piece that is not ok."""
     pieces = [range(at, min(at + CHUNK, first + count)) for at in range(first, first + count, CHUNK)]
-    with ProcessPoolExecutor() as pool:
+    # Fresh processes: a fork of one that has threads may hang.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         try:
             for piece, report in zip(pieces, pool.map(_piece, pieces), strict=True):
                 yield len(piece), report

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.clock import SystemClock
 from bridge.sandbox.broker.link import Power
-from bridge.sandbox.simulation.process import PoweredStore
+from bridge.sandbox.simulation.ports import PoweredStore
 from bridge.store.base import Store
 from bridge.store.memory import MemoryStore
 from bridge.store.sqlite import IN_VALUES_MAX, SqliteStore
@@ -86,4 +86,18 @@ def test_keys_and_values_are_carried_unchanged(build: Build) -> None:
     store.apply(odd.items(), 1)
     assert store.get_many(list(odd)) == odd
     assert dict(store.scan("s/c/")) == odd
+    store.close()
+
+
+def test_a_fingerprint_belongs_to_the_value_it_came_with(build: Build) -> None:
+    store = build()
+    store.apply([("s/a/1", b"one"), ("s/a/2", b"two")], 1, {"s/a/1": b"p1"})
+    assert store.fingerprints(["s/a/1", "s/a/2", "nobody"]) == {"s/a/1": b"p1"}
+    store.apply([], 1, {"s/a/2": b"p2", "nobody": b"p"})
+    assert store.fingerprints(["s/a/1", "s/a/2", "nobody"]) == {"s/a/1": b"p1", "s/a/2": b"p2"}
+    assert store.get_many(["nobody"]) == {}
+    store.apply([("s/a/1", b"uno"), ("s/a/2", None)], 2)
+    assert store.fingerprints(["s/a/1", "s/a/2"]) == {}
+    store.apply([("s/a/2", b"two")], 3)
+    assert store.fingerprints(["s/a/2"]) == {}
     store.close()

@@ -1,7 +1,8 @@
 """Plan: what one seed decides beforehand. Weights differ from seed to seed, many are zero: so rare combinations occur.
 
-Only such switches are drawn under which polling alone can see every change (see the comments): a customer that the
-provider shows by no page of changes would be found by a later sweep, hours afterwards.
+Most seeds draw only such switches under which polling alone can see every change. In the others (`blind`) a provider
+hides some changes from polls, sweeps come often, and only the end is compared with the truth: until a sweep has found
+it, nobody can know what was hidden.
 """
 
 from __future__ import annotations
@@ -39,6 +40,17 @@ _ALWAYS = {"start": 1.0, "letter": 0.7, "good way": 0.3, "provider well": 0.3, "
 
 _RARE = {"a week off": 0.03}
 
+_FOCI: tuple[dict[str, float], ...] = (
+    {},
+    # Commits whose outcome nobody is told, in the middle of much to tell.
+    {"trouble at a call": 4.0, "burst": 3.0, "kill at a call": 1.0},
+    # Owners that sleep over the end of their ownership.
+    {"freeze": 3.0, "burst": 2.0, "letter": 2.0, "bad way": 1.0},
+    # Ownership that goes round.
+    {"start": 4.0, "stop": 1.0, "cancel": 1.0, "kill": 1.0, "letter": 3.0, "burst": 1.0, "lose disk": 0.3},
+)
+"""What a seed may have more of than of all the rest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -47,7 +59,8 @@ class Plan:
     duration_s: of the time in which things happen. pause_s: on average between two of them. weights: of `ACTIONS`.
     page_limit: rows of a page of customers. disk: `memory` (a store that outlives its process) or `sqlite`.
     slow_markers: share of commit markers that come late. latency_s: of a request to Kafka. old_rows: share of pages
-    that also show rows as an earlier page has shown them. epilogue: the state topic is lost in the end.
+    that also show rows as an earlier page has shown them. epilogue: the state topic is lost in the end. blind: see the
+    module.
     """
 
     seed: int
@@ -70,6 +83,8 @@ class Plan:
     latency_s: float
     old_rows: float
     epilogue: bool
+    sweep_interval_s: float
+    blind: bool
 
 
 def draw(seed: int) -> Plan:
@@ -78,33 +93,47 @@ def draw(seed: int) -> Plan:
     weights = {name: 0.0 if chance.random() < 0.5 else chance.random() for name in ACTIONS}
     weights |= {name: max(weights[name], least) for name, least in _ALWAYS.items()}
     weights |= {name: weights[name] * share for name, share in _RARE.items()}
+    focus = chance.choice(_FOCI)
+    blind = chance.random() < 0.25
+    weights |= {name: weights[name] + weight for name, weight in focus.items()}
     return Plan(
         seed=seed,
-        processes=chance.choice((1, 1, 2, 2, 3)),
+        processes=chance.choice((2, 3)) if focus.keys() & {"freeze", "stop"} else chance.choice((1, 1, 2, 3)),
         shards=chance.choice((1, 1, 2, 3)),
         sources=chance.choice((1, 1, 2)),
         customers=chance.choice((0, 3, 12, 30)),
         tags=chance.choice((0, 2, 6)),
         rates=_rates(chance),
-        switches=_switches(chance),
-        faults={name: chance.random() * 0.3 for name in _FAULTS if chance.random() < 0.4},
+        switches=_switches(chance) | (_blind(chance) if blind else {}),
+        faults={name: chance.random() * 0.3 for name in _FAULTS[: None if blind else -1] if chance.random() < 0.4},
         page_limit=chance.choice((2, 4, 6, 10, 100)),
         poll_interval_s=chance.choice((1.0, 3.0, 5.0)),
         request_rate=chance.choice((5.0, 20.0, 1000.0)),
         duration_s=chance.uniform(20.0, 150.0),
-        pause_s=chance.choice((1.0, 4.0, 10.0)),
+        pause_s=chance.choice((1.0, 3.0, 8.0)),
         weights=weights,
         disk="sqlite" if chance.random() < 0.1 else "memory",
         slow_markers=chance.choice((0.0, 0.02, 0.5)),
         latency_s=chance.choice((0.001, 0.02, 0.2)),
         old_rows=chance.choice((0.0, 0.0, 0.2)),
         epilogue=chance.random() < 0.1,
+        sweep_interval_s=chance.choice((20.0, 60.0)) if blind else chance.choice((20.0, 6 * 3600.0)),
+        blind=blind,
     )
 
 
-_FAULTS = ("fault_429", "fault_500", "fault_502_html", "fault_200_html", "fault_slow", "fault_cut", "duplicate_rows")
-"""Faults of the provider after which the same page, read again, is whole. `empty_page`, `bad_row` and the like may
-hide a change from polling for good when they come twice."""
+_FAULTS = (
+    "fault_429",
+    "fault_500",
+    "fault_502_html",
+    "fault_200_html",
+    "fault_slow",
+    "fault_cut",
+    "duplicate_rows",
+    "bad_row",
+)
+"""Faults of the provider after which the same page, read again, is whole; but for the last one, which may hide a change
+from polls. Not `empty_page`: a provider that shows nothing twice in a row is believed."""
 
 
 def _rates(chance: Random) -> Rates:
@@ -116,6 +145,18 @@ def _rates(chance: Random) -> Rates:
     return Rates().changed(values)
 
 
+def _blind(chance: Random) -> dict[str, object]:
+    """What hides changes from polls."""
+    hiding: dict[str, object] = {
+        "late_visibility_s": 25.0,
+        "tombstones_in_since": "never",
+        "rename_bumps_updated_at": False,
+        # Any page may be cut short to make room, so its reader cannot know where the list ends.
+        "linked_users": "inside_limit",
+    }
+    return {name: value for name, value in hiding.items() if chance.random() < 0.5}
+
+
 def _switches(chance: Random) -> dict[str, object]:
     return {
         "timestamp_precision": chance.choice(("seconds", "seconds", "milliseconds", "microseconds")),
@@ -123,9 +164,6 @@ def _switches(chance: Random) -> dict[str, object]:
         "since_order": chance.choice(("ascending", "ascending", "ascending", "descending")),
         # Not shuffled: a sweep can miss rows of such a list.
         "list_order": chance.choice(("created", "created", "id")),
-        # Not `inside_limit`: there any page may be cut short to make room, so its reader cannot know where the list
-        # ends, and what it misses is for the sweep.
-        "linked_users": "appended",
         # Less than the overlap of polls (10 s): what shows up later is for the sweep.
         "late_visibility_s": chance.choice((0.0, 0.0, 2.0, 7.0)),
         "tag_bumps_updated_at": chance.random() < 0.3,
