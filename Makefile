@@ -5,12 +5,13 @@ PYTHON ?=
 SECONDS ?=
 MINUTES ?= 10
 SEEDS ?= 1000
+QUICK ?=
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup demo test lint format lock schemas simulate chaos clean
+.PHONY: help setup demo test lint format lock schemas simulate chaos bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +21,7 @@ help:
 	@echo "make format              let ruff rewrite what it can"
 	@echo "make simulate [SEEDS=N]  the simulator, one seed after the other, until one fails"
 	@echo "make chaos [MINUTES=N]   real processes and a real Kafka, killed and frozen at random, then the proof"
+	@echo "make bench [QUICK=1]     figures beside a plain loop without diff, state and transactions; Linux only"
 	@echo "make setup               create .venv; PYTHON=... chooses the interpreter"
 	@echo "make lock                compile requirements.lock again from pyproject.toml"
 	@echo "make schemas             write the event contract to schemas/"
@@ -56,6 +58,9 @@ simulate: setup
 
 chaos: setup
 	@$(BIN)/python -m tests.e2e.chaos --minutes $(MINUTES)
+
+bench: setup
+	@$(BIN)/python -m tests.bench $(if $(QUICK),--quick)
 
 schemas: setup
 	$(BIN)/bridge schema export schemas
