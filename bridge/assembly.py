@@ -6,6 +6,7 @@ the shards that use them.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,21 +27,27 @@ from bridge.publish.partitioner import partition_of
 from bridge.publish.producer import KafkaProducer
 from bridge.publish.statelog import restore
 from bridge.publish.topics import Cluster, TopicPlan, ensure, inspect
+from bridge.publish.witness import check_events
 from bridge.runtime.assignment import Assignment, OwnPartition
-from bridge.runtime.membership import Member, Positions
+from bridge.runtime.lag import watch_lag
+from bridge.runtime.membership import Member
 from bridge.runtime.reading import ReadingPlan, SourceReader
 from bridge.runtime.report import process_status, proved_until
 from bridge.runtime.shard import Shard, ShardPorts
 from bridge.runtime.supervisor import Endpoint, LifePorts, Supervisor
+from bridge.runtime.tasks import first_leaf
 from bridge.source import dintero
 from bridge.source.api import RequestObserver
-from bridge.source.client import HttpTransport
+from bridge.source.client import Connections, HttpTransport
 from bridge.store.base import Store
 from bridge.store.folder import CacheFolder
-from bridge.store.sqlite import SqliteStore, remove
+from bridge.store.sqlite import CACHE_KIB, SqliteStore, remove
 
 CACHE_AGE_S_MAX = 3 * 86_400.0
 """A cache that has not moved for longer is not read on from; tombstones stay in the log for 7 days."""
+
+CACHES_KIB_MAX = 32 * 1024
+"""Memory for pages of all caches together: a process with many busy shards must not take many times that of one."""
 
 ENDPOINTS = frozenset({"token", "tags.list", "customers.list", "customers.read"})
 """Templates of the calls that are made."""
@@ -57,17 +64,22 @@ class Bridge:
     supervisor: Supervisor
     metrics: Metrics
     probes: ProbeServer
-    sources: Sequence[dintero.DinteroSource]
+    connections: Connections
     readers: Mapping[int, Sequence[SourceReader]]
     folder: CacheFolder
+    clock: Clock
 
     async def run(self) -> None:
         """Until stopped; see `Supervisor.run`. Connections and the cache folder are released at the end."""
         try:
-            await self.supervisor.run()
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(watch_lag(self.clock, self.metrics), name="loop lag")
+                await self.supervisor.run()
+                watching.cancel()
+        except BaseExceptionGroup as error:
+            raise first_leaf(error) from None
         finally:
-            for source in self.sources:
-                await source.close()
+            await self.connections.close()
             self.folder.release()
 
     def stop(self) -> None:
@@ -89,21 +101,22 @@ def account_of(section: SourceSection) -> Account:
     return Account(section.id, section.provider, section.account)
 
 
-def build_source(section: SourceSection, clock: Clock, observer: RequestObserver) -> dintero.DinteroSource:
-    """The provider's side of one source. The caller closes it."""
+def build_source(
+    section: SourceSection, clock: Clock, observer: RequestObserver, connections: Connections | None = None
+) -> dintero.DinteroSource:
+    """The provider's side of one source. The caller closes it, and the connections that it shares with others."""
     settings = section.dintero()
-    return dintero.build(settings, HttpTransport(settings.base_url), clock, observer)
+    return dintero.build(settings, HttpTransport(settings.base_url, connections), clock, observer)
 
 
 def build(config: Config, clock: Clock) -> Bridge:
     """Everything of one process. Raises `EnvironmentUnavailable` when the data folder cannot be used."""
     metrics = Metrics(clock, _vocabulary(config), __version__)
     plan = topic_plan(config)
-    sources: list[dintero.DinteroSource] = []
+    connections = Connections()
     readers: dict[int, list[SourceReader]] = {}
     for section in config.sources:
-        source = build_source(section, clock, SourceMetrics(section.id, metrics))
-        sources.append(source)
+        source = build_source(section, clock, SourceMetrics(section.id, metrics), connections)
         shard = partition_of(section.id.encode(), plan.shards)
         readers.setdefault(shard, []).append(_reader(config, section, source, clock, metrics))
     folder = CacheFolder.claim(config.bridge.data_dir, config.bridge.name)
@@ -118,7 +131,8 @@ def build(config: Config, clock: Clock) -> Bridge:
         return Inbox(config.kafka, plan.inbox, plan.bridge, clock)
 
     def assignment(inbox: Member, cluster: Cluster) -> Assignment:
-        parts = ShardParts(config, plan.sized(cluster), cluster, folder.path, clock, metrics)
+        cache_kib = min(CACHE_KIB, CACHES_KIB_MAX // max(1, len(readers)))
+        parts = ShardParts(config, plan.sized(cluster), cluster, folder.path, cache_kib, clock, metrics)
         return Assignment(
             inbox,
             lambda number: parts.shard(number, inbox, readers.get(number, ())),
@@ -134,7 +148,7 @@ def build(config: Config, clock: Clock) -> Bridge:
     endpoints: list[Endpoint] = [probes]
     ports = LifePorts(prepare, inspected, inbox, assignment)
     supervisor = Supervisor(ports, endpoints, clock, grace_s=config.bridge.shutdown_grace)
-    return Bridge(supervisor, metrics, probes, sources, readers, folder)
+    return Bridge(supervisor, metrics, probes, connections, readers, folder, clock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +159,7 @@ class ShardParts:
     topics: TopicPlan
     cluster: Cluster
     folder: Path
+    cache_kib: int
     clock: Clock
     metrics: Metrics
 
@@ -152,7 +167,7 @@ class ShardParts:
         """The file that caches a shard's state."""
         return self.folder / f"shard-{number}.sqlite"
 
-    def shard(self, number: int, inbox: Positions, readers: Sequence[SourceReader]) -> Shard:
+    def shard(self, number: int, inbox: Member, readers: Sequence[SourceReader]) -> Shard:
         """A new life of a shard."""
         identity = {"cluster": self.cluster.id, "topic": self.topics.state, "shard": str(number)}
 
@@ -169,11 +184,17 @@ class ShardParts:
             )
 
         def open_store() -> Store:
-            return SqliteStore.open(self.cache(number), identity, self.clock, age_s_max=CACHE_AGE_S_MAX)
+            return SqliteStore.open(
+                self.cache(number), identity, self.clock, age_s_max=CACHE_AGE_S_MAX, cache_kib=self.cache_kib
+            )
 
         async def restored(store: Store) -> None:
+            if isinstance(store, SqliteStore) and store.position > 0:
+                await _sound(store)
             progress = RestoreProgress(number, self.clock)
             await restore(self.config.kafka, self.topics.state, number, store, self.clock, progress, fenced=True)
+            names = [reader.account.source for reader in readers]
+            await check_events(self.config.kafka, self.topics, names, store, self.clock)
 
         ports = ShardPorts(
             inbox=OwnPartition(inbox, number),
@@ -183,6 +204,19 @@ class ShardParts:
             restore=restored,
         )
         return Shard(number, readers, ports, self.topics, self.clock, self.metrics)
+
+
+async def _sound(store: SqliteStore) -> None:
+    """Look through a file that was left by an earlier life; in a thread, it may take seconds."""
+    looking = asyncio.ensure_future(asyncio.to_thread(store.check))
+    try:
+        await asyncio.shield(looking)
+    except asyncio.CancelledError:
+        store.interrupt()
+        await asyncio.wait([looking])
+        if not looking.cancelled():
+            looking.exception()  # looked at, or the loop would report it as forgotten
+        raise
 
 
 class RestoreProgress:

@@ -24,7 +24,9 @@ DAYS_CACHED = 4096
 """Rendered dates kept at hand, about eleven years: every event carries two instants."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+
+_MINUTES = [f"{minute // 60:02d}:{minute % 60:02d}:" for minute in range(24 * 60)]
+_SECONDS = [f"{second:02d}" for second in range(60)]
 
 
 class Collection(StrEnum):
@@ -106,17 +108,17 @@ def instant(text: str) -> int:
         moment = moment.replace(tzinfo=UTC)
     if "T" not in text and "t" not in text and " " not in text:
         raise ValueError("a date without a time")
-    micros = (moment - _EPOCH) // _MICROSECOND
-    if micros < 0:
+    since = moment - _EPOCH
+    if since.days < 0:
         raise ValueError("before 1970")
-    return micros
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def iso(micros: int) -> str:
     """The shortest UTC form of an instant: whole seconds, else milliseconds, else microseconds; ends with `Z`."""
     seconds, fraction = divmod(micros, 1_000_000)
     day, second = divmod(seconds, 86_400)
-    base = f"{_date(day)}T{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}"
+    base = f"{_date(day)}T{_MINUTES[second // 60]}{_SECONDS[second % 60]}"
     if fraction == 0:
         return f"{base}Z"
     if fraction % 1000 == 0:

@@ -23,8 +23,10 @@ from bridge.clock import SystemClock
 from bridge.config import Config, SourceSection, load
 from bridge.errors import BridgeError
 from bridge.observability import logs
+from bridge.publish.rights import missing_rights
 from bridge.publish.settings import client_findings, quiet_client_loggers
 from bridge.publish.topics import inspect
+from bridge.source.client import Connections
 
 COLLECTOR_THRESHOLDS = (50_000, 10, 50)
 """Of the three generations. The first is about what a full batch is made of."""
@@ -127,17 +129,30 @@ def configure_logs(config: Config, debug: bool, log_format: str, *, quiet: bool 
 
 
 async def _online(config: Config) -> list[Row]:
-    found = await asyncio.gather(_kafka(config), *(_provider(section) for section in config.sources))
+    connections = Connections()
+    try:
+        found = await asyncio.gather(_kafka(config), *(_provider(section, connections) for section in config.sources))
+    finally:
+        await connections.close()
     return [row for rows in found for row in rows]
 
 
 async def _kafka(config: Config) -> list[Row]:
+    plan = assembly.topic_plan(config)
     try:
-        cluster = await inspect(config.kafka, assembly.topic_plan(config))
+        lacking = await missing_rights(config.kafka, plan)
     except BridgeError as error:
         return [Row("kafka", False, str(error))]
-    rows = [Row("kafka", True, f"reached {config.kafka.servers}, cluster {cluster.id}")]
+    rows = [Row(resource, False, message) for resource, message in lacking]
+    try:
+        cluster = await inspect(config.kafka, plan)
+    except BridgeError as error:
+        return [*rows, Row("kafka", False, str(error))]
+    invisible = {resource for resource, _ in lacking}
+    rows.append(Row("kafka", True, f"reached {config.kafka.servers}, cluster {cluster.id}"))
     for finding in cluster.findings:
+        if finding.level == "missing" and finding.topic in invisible:
+            continue  # Kafka does not list what may not be seen
         missing_is_fine = finding.level == "missing" and config.kafka.create_topics
         message = f"{finding.message}; will be created at start" if missing_is_fine else finding.message
         bad = finding.level == "wrong" or (finding.level == "missing" and not missing_is_fine)
@@ -145,8 +160,8 @@ async def _kafka(config: Config) -> list[Row]:
     return rows
 
 
-async def _provider(section: SourceSection) -> Sequence[Row]:
-    source = assembly.build_source(section, SystemClock(), SilentObserver())
+async def _provider(section: SourceSection, connections: Connections) -> Sequence[Row]:
+    source = assembly.build_source(section, SystemClock(), SilentObserver(), connections)
     try:
         await source.login()
     except BridgeError as error:

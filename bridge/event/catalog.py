@@ -5,28 +5,29 @@ A type's name, schema and topic never change; a new version of a payload is a ne
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 from bridge.detect.diff import Change
 from bridge.model import Collection, Path
 
 
-class EventType(NamedTuple):
-    """name: `type` without prefix and version. collection: also the topic, behind the bridge's name."""
+@dataclass(frozen=True, slots=True, eq=False)
+class EventType:
+    """name: `type` without prefix and version. collection: also the topic, behind the bridge's name.
+
+    type: CloudEvents `type`. schema_id: CloudEvents `dataschema` and the JSON Schema's `$id`. There is one object per
+    type, so it is compared and hashed by identity, which is done for every event.
+    """
 
     name: str
     collection: Collection
     description: str
+    type: str = field(init=False)
+    schema_id: str = field(init=False)
 
-    @property
-    def type(self) -> str:
-        """CloudEvents `type`."""
-        return f"bridge.{self.name}.v1"
-
-    @property
-    def schema_id(self) -> str:
-        """CloudEvents `dataschema` and the JSON Schema's `$id`."""
-        return f"urn:bridge:schema:{self.name}:v1"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "type", f"bridge.{self.name}.v1")
+        object.__setattr__(self, "schema_id", f"urn:bridge:schema:{self.name}:v1")
 
 
 def _declare(noun: str, collection: Collection) -> dict[str, EventType]:

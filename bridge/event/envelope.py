@@ -50,16 +50,16 @@ class Event(NamedTuple):
     changed_at: int
 
 
-class _ConstantHeaders(NamedTuple):
+class _Constant(NamedTuple):
     """What all events of a type have in common; made once, because it would be a third of an event's headers."""
 
-    name: str
+    collection: str
     type: tuple[str, bytes]
     schema: tuple[str, bytes]
 
     @classmethod
-    def of(cls, kind: EventType) -> _ConstantHeaders:
-        return cls(kind.type, ("ce_type", kind.type.encode()), ("ce_dataschema", kind.schema_id.encode()))
+    def of(cls, kind: EventType) -> _Constant:
+        return cls(kind.collection.value, ("ce_type", kind.type.encode()), ("ce_dataschema", kind.schema_id.encode()))
 
 
 _SPECVERSION = ("ce_specversion", b"1.0")
@@ -75,7 +75,8 @@ class EventBuilder:
         self._prefix = f"{account.source}/"
         self._source = ("ce_source", account.uri.encode())
         self._last_detected = (0, iso(0))
-        self._constant = {kind: _ConstantHeaders.of(kind) for kind in CATALOG}
+        self._last_cause: tuple[Cause | None, dict[str, str]] = (None, {})
+        self._constant = {kind: _Constant.of(kind) for kind in CATALOG}
 
     def build(
         self,
@@ -103,13 +104,13 @@ class EventBuilder:
             "source": account.source,
             "provider": account.provider,
             "account": account.account,
-            "collection": kind.collection,
+            "collection": constant.collection,
             "key": key,
             "sequence": at.sequence,
             "prior": at.prior,
             "changed_at": changed,
             "detected_at": self._detected(detected_at),
-            "cause": {"path": cause.path} if cause.ref is None else {"path": cause.path, "ref": cause.ref},
+            "cause": self._cause(cause),
             "before": None if before_json is None else orjson.Fragment(before_json),
             "after": None if after_json is None else orjson.Fragment(after_json),
             "changed": change.changed,
@@ -117,7 +118,7 @@ class EventBuilder:
         if kind is RENAMED and change.before is not None and change.after is not None:
             data["from"] = change.before.get("customer_id")
             data["to"] = change.after.get("customer_id")
-        identity = event_id(key, constant.name, at, after_json)
+        identity = event_id(key, kind.type, at, after_json)
         if self._structured:
             return self._in_structured_mode(kind, uid, key, at, identity, changed_at, data)
         encoded = key.encode()
@@ -140,6 +141,13 @@ class EventBuilder:
         if at != self._last_detected[0]:
             self._last_detected = (at, iso(at))
         return self._last_detected[1]
+
+    def _cause(self, cause: Cause) -> dict[str, str]:
+        """Written once for all events of a step."""
+        if cause is not self._last_cause[0]:
+            path = cause.path.value
+            self._last_cause = (cause, {"path": path} if cause.ref is None else {"path": path, "ref": cause.ref})
+        return self._last_cause[1]
 
     def _in_structured_mode(
         self,
@@ -176,6 +184,5 @@ def event_id(key: str, type_name: str, at: Position, after_json: bytes | None) -
     detected in another order.
     """
     life = at.life if at.prior == 0 else 0
-    digest = blake2b(f"{key}\n{type_name}\n{at.prior}\n{life}\n".encode(), digest_size=ID_BYTES)
-    digest.update(after_json or b"")
-    return digest.hexdigest()
+    said = f"{key}\n{type_name}\n{at.prior}\n{life}\n".encode()
+    return blake2b(said + after_json if after_json else said, digest_size=ID_BYTES).hexdigest()

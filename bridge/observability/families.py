@@ -1,4 +1,4 @@
-"""Families: the bounded labels of `metrics`, and the way back from series to sums."""
+"""Families: what the labels of `metrics` may say, and the way back from series to sums."""
 
 from __future__ import annotations
 
@@ -7,21 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from prometheus_client.core import Metric
-from prometheus_client.metrics import MetricWrapperBase
 
 from bridge.model import Path
 from bridge.observability.status import Latency, MetricsView
 
-OTHER = "other"
-"""Stands for every label value that is not declared."""
-
 STATUS_CLASSES = frozenset({"2xx", "3xx", "4xx", "429", "5xx", "error"})
 """`429` apart from the other refusals, because it means "slower"; `error`: there was no complete answer."""
-
-Instrument = TypeVar("Instrument", bound=MetricWrapperBase)
 
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9_./{} :-]{1,100}", re.ASCII)
 
@@ -43,32 +36,6 @@ class Vocabulary:
         for value in (*self.sources, *self.endpoints, *self.event_types, *self.reasons):
             if not _LABEL_VALUE.fullmatch(value) or "://" in value:
                 raise ValueError(f"not usable as a label value: {value[:100]!r}")
-
-
-class Family(Generic[Instrument]):
-    """The children of one instrument by label values. Both it and its cache hold declared values only."""
-
-    def __init__(self, parent: Instrument, allowed: tuple[frozenset[str], ...]) -> None:
-        self._parent = parent
-        self._allowed = allowed
-        self._children: dict[tuple[str, ...], Instrument] = {}
-
-    def at(self, *values: str) -> Instrument:
-        """The child of these values; each undeclared one counts as `other`."""
-        child = self._children.get(values)
-        return child if child is not None else self._bounded(values)
-
-    def drop(self, source: str) -> None:
-        """Forget all children whose first label is `source`."""
-        for values in [values for values in self._children if values[0] == source]:
-            del self._children[values]
-            self._parent.remove(*values)
-
-    def _bounded(self, values: tuple[str, ...]) -> Instrument:
-        known = tuple(
-            str(value) if value in allowed else OTHER for value, allowed in zip(values, self._allowed, strict=True)
-        )
-        return self._children.setdefault(known, self._parent.labels(*known))
 
 
 def status_class(status: int | None) -> str:

@@ -17,21 +17,15 @@ import platform
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Gauge, Histogram, Info
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from bridge.clock import Clock
 from bridge.model import Collection, Path
-from bridge.observability.families import (
-    STATUS_CLASSES,
-    Family,
-    Instrument,
-    Vocabulary,
-    status_class,
-    view_of,
-)
+from bridge.observability.cells import Buckets, Cell, Family, Number, counters, gauges, histograms
+from bridge.observability.families import STATUS_CLASSES, Vocabulary, status_class, view_of
 from bridge.observability.status import MetricsView
 
 CHANGE_LATENCY_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
@@ -45,6 +39,9 @@ TRANSACTION_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15
 
 RESTORE_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
 """A warm cache takes tenths, a million documents from Kafka alone take minutes."""
+
+LAG_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+"""A busy loop is late by hundredths; beyond the session of the group (10 s) it has lost its shards."""
 
 
 class TransactionResult(StrEnum):
@@ -97,13 +94,14 @@ class Metrics:
         for collection in collections:
             self._caught_up.setdefault((source, collection.value), self._started)
 
-    def disown(self, source: str) -> None:
-        """Another process may speak for the source now: every gauge of it disappears here. Counters stay."""
-        self._owned.discard(source)
-        for key in [key for key in self._caught_up if key[0] == source]:
+    def disown(self, *sources: str) -> None:
+        """Another process may speak for these sources now: every gauge of them disappears here. Counters stay."""
+        gone = frozenset(sources)
+        self._owned -= gone
+        for key in [key for key in self._caught_up if key[0] in gone]:
             del self._caught_up[key]
-        for family in (self._budget, self._store_documents, self._deletions_held, self._progress):
-            family.drop(source)
+        for family in (self._budget, self._store_documents, self._deletions_held, self._progress, self._parked):
+            family.drop(gone)
 
     # Reading
 
@@ -131,6 +129,11 @@ class Metrics:
     def deletions_held(self, source: str, collection: Collection, count: int) -> None:
         if source in self._owned:
             self._deletions_held.at(source, collection).set(count)
+
+    def feed_parked(self, source: str, collection: Collection, parked: bool) -> None:
+        """Whether the feed broke so often in unforeseen ways that it is asked only now and then."""
+        if source in self._owned:
+            self._parked.at(source, collection).set(parked)
 
     def loop_progress(self, source: str, collection: Collection) -> None:
         """The loop of this collection has come round, whether or not it found anything."""
@@ -176,6 +179,10 @@ class Metrics:
     def restored(self, seconds: float) -> None:
         """One shard was restored."""
         self._restore_seconds.observe(max(0.0, seconds))
+
+    def loop_lag(self, seconds: float) -> None:
+        """The event loop was so late, at one of its regular looks."""
+        self._loop_lag.observe(max(0.0, seconds))
 
     # Out
 
@@ -223,6 +230,9 @@ class Metrics:
         self._progress = gauge(
             "bridge_loop_progress_timestamp_seconds", "When the loop last came round.", "source", "collection"
         )
+        self._parked = gauge(
+            "bridge_feeds_parked", "1 while a feed that breaks each time is asked only rarely.", "source", "collection"
+        )
         self._shards_owned = Gauge("bridge_shards_owned", "Shards of this process.", registry=self._registry)
         self._latency = histogram(
             "bridge_change_latency_seconds",
@@ -239,6 +249,12 @@ class Metrics:
             buckets=TRANSACTION_BUCKETS_S,
             registry=self._registry,
         )
+        self._loop_lag = Histogram(
+            "bridge_loop_lag_seconds",
+            "How late the event loop was, looked at twice a second.",
+            buckets=LAG_BUCKETS_S,
+            registry=self._registry,
+        )
         self._restore_seconds = Histogram(
             "bridge_restore_seconds",
             "Duration of the restore of a shard.",
@@ -246,17 +262,21 @@ class Metrics:
             registry=self._registry,
         )
 
-    def _counter(self, name: str, help_: str, *labels: str) -> Family[Counter]:
-        return self._family(Counter(name, help_, labels, registry=self._registry), labels)
+    def _counter(self, name: str, help_: str, *labels: str) -> Family[Number]:
+        return self._registered(counters(name, help_, labels, self._values_of(labels)))
 
-    def _gauge(self, name: str, help_: str, *labels: str) -> Family[Gauge]:
-        return self._family(Gauge(name, help_, labels, registry=self._registry), labels)
+    def _gauge(self, name: str, help_: str, *labels: str) -> Family[Number]:
+        return self._registered(gauges(name, help_, labels, self._values_of(labels)))
 
-    def _histogram(self, name: str, help_: str, buckets: Sequence[float], labels: Sequence[str]) -> Family[Histogram]:
-        return self._family(Histogram(name, help_, labels, buckets=buckets, registry=self._registry), labels)
+    def _histogram(self, name: str, help_: str, bounds: Sequence[float], labels: Sequence[str]) -> Family[Buckets]:
+        return self._registered(histograms(name, help_, bounds, labels, self._values_of(labels)))
 
-    def _family(self, parent: Instrument, labels: Sequence[str]) -> Family[Instrument]:
-        return Family(parent, tuple(self._allowed[label] for label in labels))
+    def _registered(self, family: Family[Cell]) -> Family[Cell]:
+        self._registry.register(family)
+        return family
+
+    def _values_of(self, labels: Sequence[str]) -> tuple[frozenset[str], ...]:
+        return tuple(self._allowed[label] for label in labels)
 
 
 class _Staleness(Collector):

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import GroupAuthorizationFailedError, GroupCoordinatorNotAvailableError, KafkaError, for_code
 
 from bridge.errors import EnvironmentUnavailable
 from bridge.publish.settings import KafkaSettings, client_options
@@ -20,6 +21,9 @@ from bridge.publish.wire import Wire, bootstrap, describe, stop_or_cut, unreacha
 
 _ALREADY_EXISTS = 36
 _UNKNOWN_TOPIC = 3
+
+_COORDINATOR_PAUSE_S = 0.2
+"""Before Kafka is asked again."""
 
 
 class Admin:
@@ -57,7 +61,7 @@ class Admin:
         }
         return described["cluster_id"] or "", counts, leaderless
 
-    async def all_led(self, topics: set[str]) -> bool:
+    async def all_led(self, topics: AbstractSet[str]) -> bool:
         """Whether these exist and every partition of them has a leader."""
         _, counts, leaderless = await self.existing()
         return topics <= counts.keys() - leaderless
@@ -76,15 +80,39 @@ class Admin:
             configs[topic] = {entry[0]: entry[1] for entry in entries if entry[1] is not None}
         return configs
 
-    async def create(self, topics: Iterable[tuple[str, int, Mapping[str, str]]]) -> None:
-        """Create topics (name, partitions, configuration); one that somebody created meanwhile is all right."""
+    async def ask(self, what: str, request: Any, node: int | None = None) -> Any:
+        """Any request of the protocol, to any broker or to this one. `Any`: the library has no types."""
+        target = self._client._client.get_random_node() if node is None else node
+        return await self._ask(what, self._client._send_request(request, target))
+
+    async def group_coordinator(self, group: str) -> int | None:
+        """The broker that coordinates a group; None when the user may not know."""
+        try:
+            return int(await self._ask("find the group's coordinator", self._found_coordinator(group)))
+        except EnvironmentUnavailable as error:
+            if isinstance(error.__cause__, GroupAuthorizationFailedError):
+                return None
+            raise
+
+    async def _found_coordinator(self, group: str) -> int:
+        while True:
+            try:
+                return int(await self._client.find_coordinator(group))
+            except GroupCoordinatorNotAvailableError:  # of a new cluster, which makes the groups' topic now
+                await asyncio.sleep(_COORDINATOR_PAUSE_S)
+
+    async def create(self, topics: Iterable[tuple[str, int, Mapping[str, str]]], *, only_ask: bool = False) -> None:
+        """Create topics (name, partitions, configuration), or ask whether that is possible.
+
+        One that somebody created meanwhile is all right. Raises `EnvironmentUnavailable`.
+        """
         # -1 is Kafka's word for the broker's default; the library wants it explained by an assignment, empty here.
         replicas = self._settings.replication_factor
         new = [
             NewTopic(name, partitions, replicas or -1, None if replicas else {}, config)
             for name, partitions, config in topics
         ]
-        answer = await self._ask("create topics", self._client.create_topics(new))
+        answer = await self._ask("create topics", self._client.create_topics(new, validate_only=only_ask))
         for topic, code, message in answer.topic_errors:
             if code != _ALREADY_EXISTS:
                 self._check(code, message, f"create {topic} (the right Create, and kafka.replication_factor)")
@@ -95,7 +123,7 @@ class Admin:
                 return await call
         except TimeoutError:
             raise unreachable(self._settings, f"it does not answer the request to {what}") from None
-        except KafkaError as error:
+        except (KafkaError, AssertionError) as error:  # an assertion: Kafka names no broker
             raise unreachable(self._settings, f"it does not {what}: {describe(error)}") from error
 
     def _check(self, code: int, message: str | None, what: str) -> None:

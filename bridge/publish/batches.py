@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from aiokafka import TopicPartition
 
 from bridge.errors import PublishFailed
-from bridge.publish.partitioner import partition_of
+from bridge.publish.partitioner import partitions_of
 from bridge.publish.transaction import Record
 
 BATCH_BYTES_MAX = 1024 * 1024
@@ -40,8 +40,9 @@ def pack(
     """Records into batches, each partition in the order given. Raises `PublishFailed` for one that is too large."""
     size_max = record_bytes_max - _BATCH_HEADER_BYTES
     packed: dict[tuple[str, int], Batches] = {}
+    by_key = _by_key(records, partitions)
     for topic, chosen, key, value, given in records:
-        partition = partition_of(key, partitions[topic]) if chosen is None else chosen
+        partition = next(by_key[topic]) if chosen is None else chosen
         headers = given if type(given) is list else list(given)  # the C extension takes nothing else
         target = packed.get((topic, partition))
         if target is None:
@@ -57,6 +58,15 @@ def pack(
                 f"{record_bytes_max} bytes; nothing of its transaction was sent"
             )
     return list(packed.values())
+
+
+def _by_key(records: Sequence[Record], partitions: Mapping[str, int]) -> dict[str, Iterator[int]]:
+    """Topic → the partitions of its records that name none, in their order."""
+    keys: dict[str, list[bytes]] = {}
+    for record in records:
+        if record.partition is None:
+            keys.setdefault(record.topic, []).append(record.key)
+    return {topic: iter(partitions_of(found, partitions[topic])) for topic, found in keys.items()}
 
 
 def rounds(batches: Sequence[Batches]) -> Iterator[tuple[Any, Any]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 from bridge.errors import ConfigurationError, EnvironmentUnavailable
@@ -61,39 +62,39 @@ class TopicPlan:
     partitions: Partitions = field(default_factory=Partitions)
     record_bytes_max: int = RECORD_BYTES_MAX
 
-    @property
+    @cached_property
     def customers(self) -> str:
         return f"{self.bridge}.customers"
 
-    @property
+    @cached_property
     def tags(self) -> str:
         return f"{self.bridge}.tags"
 
-    @property
+    @cached_property
     def users(self) -> str:
         return f"{self.bridge}.users"
 
-    @property
+    @cached_property
     def state(self) -> str:
         return f"{self.bridge}.state"
 
-    @property
+    @cached_property
     def progress(self) -> str:
         return f"{self.bridge}.progress"
 
-    @property
+    @cached_property
     def inbox(self) -> str:
         return f"{self.bridge}.inbox"
 
-    @property
+    @cached_property
     def outcomes(self) -> str:
         return f"{self.bridge}.outcomes"
 
-    @property
+    @cached_property
     def deadletters(self) -> str:
         return f"{self.bridge}.deadletters"
 
-    @property
+    @cached_property
     def event_topics(self) -> tuple[str, str, str]:
         """Where events are."""
         return (self.customers, self.tags, self.users)
@@ -170,8 +171,7 @@ async def ensure(settings: KafkaSettings, plan: TopicPlan, create: bool) -> Clus
                 "kafka.create_topics = true"
             )
         if missing:
-            await _create(admin, missing)
-            cluster = await _compare(admin, plan, frozenset(topic.name for topic in missing))
+            cluster = await _created(admin, plan, missing)
             _refuse_wrong(cluster)
         return cluster
 
@@ -239,13 +239,17 @@ def _judge(
     return [Finding(name, "created" if name in created else "ok", f"{name}, {partitions} partitions")]
 
 
-async def _create(admin: Admin, topics: Sequence[Topic]) -> None:
+async def _created(admin: Admin, plan: TopicPlan, topics: Sequence[Topic]) -> Cluster:
     await admin.create((topic.name, topic.partitions, topic.config) for topic in topics)
-    names = {topic.name for topic in topics}
+    names = frozenset(topic.name for topic in topics)
     try:
         async with asyncio.timeout(_CREATE_DEADLINE_S):
-            # Creation is announced to the brokers one after the other, and to nobody else.
-            while not await admin.all_led(names):  # noqa: ASYNC110 - there is no event to wait for
+            while True:
+                # Creation is announced to the brokers one after the other, and each look may be at another one.
+                if await admin.all_led(names):
+                    cluster = await _compare(admin, plan, names)
+                    if not any(finding.level == "missing" for finding in cluster.findings):
+                        return cluster
                 await asyncio.sleep(_CREATE_POLL_S)
     except TimeoutError:
         raise EnvironmentUnavailable(

@@ -21,11 +21,18 @@ from weakref import WeakSet
 
 import aiokafka
 import aiokafka.client
-from aiokafka.conn import CloseReason, create_conn, get_ip_port_afi
+import aiokafka.conn
+from aiokafka.conn import AIOKafkaConnection, CloseReason, create_conn, get_ip_port_afi
 from aiokafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
 
 from bridge.errors import EnvironmentUnavailable
-from bridge.publish.settings import CLOSE_DEADLINE_S, KafkaSettings, client_options, milliseconds
+from bridge.publish.settings import (
+    CLOSE_DEADLINE_S,
+    KafkaSettings,
+    SilentMetadataRequest,
+    client_options,
+    milliseconds,
+)
 
 CUT_DEADLINE_S = 1.5
 """For cancelled tasks to end after a cut; a dirty close promises two seconds in all."""
@@ -171,7 +178,8 @@ async def bootstrap(settings: KafkaSettings, start: Coroutine[Any, Any, None]) -
             raise unreachable(settings, f"no answer within {settings.answer_deadline_s:.0f} s") from None
         if isinstance(error, KafkaConnectionError | OSError):
             raise unreachable(settings, await why_unreachable(settings) or describe(error)) from error
-        if isinstance(error, KafkaError):
+        # With an assertion the library says that Kafka names no broker, as one does that is not leading anything yet.
+        if isinstance(error, KafkaError | AssertionError):
             raise unreachable(settings, describe(error)) from error
         raise
     finally:
@@ -190,6 +198,19 @@ async def _remembered_create_conn(*args: Any, **options: Any) -> Any:
     return connection
 
 
+class _Connection(AIOKafkaConnection):  # type: ignore[misc]  # the library has no types
+    """Leaves no socket behind when it is refused at its greeting: TLS, versions or login."""
+
+    def close(self, reason: CloseReason | None = None, exc: BaseException | None = None) -> Any:
+        """As the library, but at once when it gives up a connection that it has just made: nobody waits for its end."""
+        writer = getattr(self, "_writer", None) if reason in (None, CloseReason.AUTH_FAILURE) else None
+        closed = super().close(reason=reason, exc=exc)
+        if writer is not None:
+            writer.transport.abort()
+        return closed
+
+
+aiokafka.conn.AIOKafkaConnection = _Connection
 aiokafka.client.create_conn = _remembered_create_conn
 
 
@@ -223,7 +244,16 @@ async def why_unreachable(settings: KafkaSettings) -> str | None:
             return f"{address} refuses the login, see kafka.sasl_* ({describe(error)})"
         except (KafkaError, OSError, AssertionError, EOFError) as error:
             return f"{address}: {describe(error)} (kafka.security_protocol is {settings.security_protocol})"
-        _abort(connection)
+        try:
+            async with asyncio.timeout(PROBE_DEADLINE_S):
+                await connection.send(SilentMetadataRequest([]))
+        except (KafkaError, OSError, EOFError):  # a TimeoutError is an OSError
+            return (
+                f"{address} lets us connect and then hangs up; does it want a login? (kafka.security_protocol is "
+                f"{settings.security_protocol})"
+            )
+        finally:
+            _abort(connection)
     return None
 
 

@@ -20,14 +20,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from bridge.clock import Clock
-from bridge.errors import EnvironmentUnavailable, PublishError, StateLost
+from bridge.errors import StateLost
 from bridge.observability.logs import Throttle, get_logger
 from bridge.observability.metrics import Metrics
 from bridge.publish.inbox import InboxRecord
-from bridge.runtime.membership import Member, Positions
+from bridge.runtime.membership import Member
+from bridge.runtime.parking import FORESEEN
 from bridge.runtime.schedule import Backoff
 from bridge.runtime.shard import Shard, ShardState
-from bridge.runtime.tasks import first_leaf
+from bridge.runtime.tasks import TaskDied, first_leaf, outlived
 
 RELEASE_S = 20.0
 """A lost shard may finish what it has this long; far below the group's rebalance timeout of 60 s."""
@@ -80,6 +81,8 @@ class Assignment:
         self._draining = asyncio.Event()
         self._wanted: frozenset[int] = frozenset()
         self.owners: dict[int, Owner] = {}
+        self.turned_at = self._began
+        """When the poller last came round (`Clock.monotonic`)."""
 
     @property
     def joined(self) -> bool:
@@ -101,7 +104,8 @@ class Assignment:
             async with asyncio.TaskGroup() as group:
                 poller = group.create_task(self._poll_for_ever(), name="inbox poller")
                 reconciler = group.create_task(self._reconcile_for_ever(group), name="assignment")
-                await self._draining.wait()
+                told = group.create_task(self._told_to_drain(), name="assignment drain")
+                await outlived(told, poller, reconciler)
                 reconciler.cancel()
                 for owner in list(self.owners.values()):
                     self._release(group, owner)
@@ -112,8 +116,13 @@ class Assignment:
         except BaseExceptionGroup as error:
             raise first_leaf(error) from None
 
+    async def _told_to_drain(self) -> None:
+        await self._draining.wait()
+
     async def _poll_for_ever(self) -> None:
         while True:
+            self.turned_at = self._clock.monotonic()
+            self._watch_owners()
             by_partition: dict[int, list[InboxRecord]] = {}
             for record in await self._inbox.poll(POLL_S):
                 by_partition.setdefault(record.partition, []).append(record)
@@ -122,6 +131,12 @@ class Assignment:
                 if owner is not None and owner.shard is not None:
                     owner.shard.deliver(records)
             self._watch_silence()
+
+    def _watch_owners(self) -> None:
+        """An owner ends when it is released and never before; whoever reads its shard would wait for ever."""
+        for owner in self.owners.values():
+            if owner.task is not None and owner.task.done() and not owner.releasing:
+                raise TaskDied(f"the task '{owner.task.get_name()}' has ended")
 
     def _watch_silence(self) -> None:
         """The library repairs its connections without a word to us; the lack of heartbeats is what shows."""
@@ -191,7 +206,7 @@ class Assignment:
 
     def _broken(self, owner: Owner, error: Exception, *, lived_s: float) -> float:
         """Note why a life ended; seconds until the next may begin."""
-        expected = isinstance(error, PublishError | EnvironmentUnavailable | OSError | sqlite3.Error)
+        expected = isinstance(error, FORESEEN)
         owner.last_error = str(error) if expected else f"unforeseen {type(error).__name__}"
         # A life that worked for a while was not one of a row of failures.
         owner.backoff = (Backoff() if lived_s > REFUSED_RETRY_S else owner.backoff).failed()
@@ -219,7 +234,7 @@ class Assignment:
 class OwnPartition:
     """One partition of the inbox, as its shard sees it. Implements `shard.InboxPartition`."""
 
-    inbox: Positions
+    inbox: Member
     number: int
 
     async def committed(self) -> int | None:
@@ -241,3 +256,8 @@ class OwnPartition:
     def resume(self) -> None:
         """See `InboxPartition`."""
         self.inbox.resume(self.number)
+
+    def confirmed_at(self) -> float:
+        """See `InboxPartition`."""
+        ours = not self.inbox.rebalancing and self.number in self.inbox.assignment()
+        return self.inbox.confirmed_at if ours else float("-inf")

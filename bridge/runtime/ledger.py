@@ -155,7 +155,7 @@ class Ledger:
             self._hurry.set()
 
     async def wait_room(self) -> None:
-        """Return when a further step may be written; bounds the batch. Every step is followed by this."""
+        """Return when a further step may be written; bounds the batch. Called before a page is asked for."""
         if self._open.full:
             self._room.clear()
             self.wake()

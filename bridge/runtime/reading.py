@@ -21,7 +21,9 @@ from bridge.model import Account, Collection, Document, Path
 from bridge.observability.logs import Throttle, get_logger
 from bridge.observability.metrics import Metrics
 from bridge.publish.topics import TopicPlan
+from bridge.runtime.ahead import Ahead
 from bridge.runtime.ledger import Ledger
+from bridge.runtime.parking import FORESEEN, Parking, Surprises
 from bridge.runtime.schedule import ACCESS_PROBE_S, Backoff, wait_s
 from bridge.runtime.step import SourceStep, StepLimits
 from bridge.runtime.sweep import Sweep, joined, parted
@@ -58,6 +60,10 @@ class ReadingStatus:
     held: frozenset[str] = field(default_factory=frozenset)
 
 
+class Unforeseen(Malformed):
+    """Something that no code was written for."""
+
+
 class Reading:
     """The loop of one feed during one opening of its shard."""
 
@@ -70,6 +76,7 @@ class Reading:
         plan: ReadingPlan,
         clock: Clock,
         metrics: Metrics,
+        parking: Parking,
         spread: Callable[[], float] = random.random,
     ) -> None:
         """`spread`: a number in [0, 1) that keeps feeds from coming back in step."""
@@ -80,11 +87,13 @@ class Reading:
         self._plan = plan
         self._clock = clock
         self._metrics = metrics
+        self._parking = parking
         self._spread = spread
         self._throttle = Throttle(SAY_AGAIN_S, clock)
         self._begin_again = False
         self._sweep_backoff = Backoff()
         self._sweep_not_before = float("-inf")
+        self._ahead = Ahead()
         self.status = ReadingStatus()
 
     @property
@@ -98,7 +107,17 @@ class Reading:
         return self._step.documents(self._feed.collection)
 
     async def run(self) -> None:
-        """Read for ever; ends by cancellation only. Errors of the provider never leave."""
+        """Read for ever; ends by cancellation only. Errors of the provider never leave.
+
+        A surprise while a page is made true does: the ledger may hold half a page then, so the shard has to end.
+        """
+        try:
+            await self._stand_back()
+            await self._read_for_ever()
+        finally:
+            await self._ahead.stop()
+
+    async def _read_for_ever(self) -> None:
         backoff = Backoff()
         while True:
             started = self._clock.monotonic()
@@ -108,19 +127,35 @@ class Reading:
                 # A position that the feed cannot use is given up: everything is read again, and falls out in the diff.
                 self._begin_again = self._begin_again or isinstance(error, CursorRejected)
                 backoff = backoff.failed()
-                await self._clock.sleep(self._trouble(error, backoff))
+                await self._clock.sleep(self._trouble(error, backoff, self._parking.polls))
                 continue
+            except Exception as error:
+                self._blame(error, self._parking.polls)
+                raise
             backoff = Backoff()
+            self._parking.polls.over()
             self._recovered()
             self._metrics.loop_progress(self._source, self._feed.collection)
             if not more:
                 await self._sweep_until(started + self._plan.poll_interval_s)
                 await self._clock.sleep(wait_s(started, self._plan.poll_interval_s, self._clock.monotonic()))
 
+    async def _stand_back(self) -> None:
+        """After a life that this feed has ended, let its siblings go on for a while."""
+        for surprises in (self._parking.polls, self._parking.sweeps):
+            if surprises.any:
+                self.status.last_error = surprises.said
+                self.status.failing_since = self._clock.wall()
+        self._tell_parked()
+        if self._parking.sweeps.any:
+            self._sweep_not_before = self._clock.monotonic() + self._parking.sweeps.delay_s(self._spread())
+        if self._parking.polls.any:
+            await self._clock.sleep(self._parking.polls.delay_s(self._spread()))
+
     async def _once(self) -> bool:
         """A page of the polls, or of the first complete reading; True when the next one is there already."""
         cursor, sweep = parted(None if self._begin_again else self._step.cursor(self._feed.collection))
-        page = await self._page(cursor)
+        page = await self._ahead.take(cursor) or await self._page(cursor)
         self._begin_again = False
         if sweep is None and page.caught_up_to is not None:
             sweep = Sweep(page.caught_up_to)
@@ -143,10 +178,14 @@ class Reading:
             except SourceError as error:
                 # Polls go on as if nothing had happened; they tell more about the provider's health.
                 self._sweep_backoff = self._sweep_backoff.failed()
-                delay = self._trouble(error, self._sweep_backoff)
+                delay = self._trouble(error, self._sweep_backoff, self._parking.sweeps)
                 self._sweep_not_before = self._clock.monotonic() + delay
                 return
+            except Exception as error:
+                self._blame(error, self._parking.sweeps)
+                raise
             self._sweep_backoff = Backoff()
+            self._parking.sweeps.over()
             if self._clock.monotonic() >= deadline:
                 return
 
@@ -161,6 +200,8 @@ class Reading:
         await self._take(replace(page, cursor=joined(cursor, following)))
 
     async def _page(self, cursor: Cursor | None) -> Page:
+        # Before the page and not after it: who waits holds none.
+        await self._ledger.wait_room()
         return await self._asked(self._feed.page(cursor, partial(self._step.familiar, self._feed.collection)))
 
     async def _take(self, page: Page) -> None:
@@ -169,6 +210,11 @@ class Reading:
         self.status.mode = page.path
         confirmed = await self._confirm(page)
         gone_at = {gone.uid: gone.at for gone in page.gone}
+        if page.more and page.path is Path.SNAPSHOT and not page.complete:
+            # Only these: other pages are compared with what is known, which this page is about to change.
+            following, _ = parted(page.cursor)
+            if following is not None:
+                await self._ahead.start(following, self._page(following))
         result = self._step.absorb(collection, page, confirmed, gone_at)
         self._metrics.documents_read(self._source, collection, result.read)
         self._metrics.documents_unchanged(self._source, collection, result.unchanged)
@@ -179,7 +225,6 @@ class Reading:
             self.status.caught_up = True
             self._ledger.open.caught_up[self._source, collection] = page.caught_up_to
             self._ledger.wake()
-        await self._ledger.wait_room()
 
     def _tell_progress(self, page: Page) -> None:
         """A complete reading may take hours; say now and then how far it is."""
@@ -210,13 +255,28 @@ class Reading:
         """A surprise in one feed is trouble of that feed; it must not stop its siblings."""
         try:
             return await call
-        except SourceError:
+        except (SourceError, *FORESEEN):  # also the store's: a feed asks it which rows it knows
             raise
         except Exception as error:
             name = type(error).__name__
             if self._throttle.admit("unforeseen") is not None:
                 log.error("unforeseen", source=self._source, collection=self._feed.collection, exc_info=error)
-            raise Malformed(f"unforeseen {name}; nothing of the answer was used. Please report it") from error
+            raise Unforeseen(f"unforeseen {name}; nothing of the answer was used. Please report it") from error
+
+    def _blame(self, error: Exception, surprises: Surprises) -> None:
+        """The life ends; if it is because of this feed, the next one shall know."""
+        if not isinstance(error, FORESEEN):
+            surprises.happened(f"unforeseen {type(error).__name__} ended the shard. Please report it")
+            self._tell_parked()
+
+    def _tell_parked(self) -> None:
+        parked = self._parking.parked
+        self._metrics.feed_parked(self._source, self._feed.collection, parked)
+        if parked:
+            self.status.mode = "parked"
+            if self._throttle.admit("parked") is not None:
+                said = self._parking.polls.said or self._parking.sweeps.said
+                log.error("the feed is parked", source=self._source, collection=self._feed.collection, detail=said)
 
     def _missing(self, page: Page) -> list[str]:
         """Known uids that a whole reading does not show; none when there are suspiciously many."""
@@ -245,7 +305,7 @@ class Reading:
         """True when the last request was answered."""
         return self.status.mode != "waiting" and self.status.last_error is None
 
-    def _trouble(self, error: SourceError, backoff: Backoff) -> float:
+    def _trouble(self, error: SourceError, backoff: Backoff, surprises: Surprises) -> float:
         """Note what happened; seconds to wait."""
         if self.status.failing_since is None:
             self.status.failing_since = self._clock.wall()
@@ -255,6 +315,10 @@ class Reading:
         else:
             hint = getattr(error, "delay_s", None)
             delay = backoff.delay_s(self._spread(), hint)
+        if isinstance(error, Unforeseen):
+            surprises.happened(str(error))
+            delay = max(delay, surprises.delay_s(self._spread()))
+            self._tell_parked()
         if self._throttle.admit("trouble", delay) is not None:
             serious = isinstance(error, AccessDenied | RequestRefused | Malformed)
             log.log(
@@ -270,6 +334,7 @@ class Reading:
         return delay
 
     def _recovered(self) -> None:
+        self._metrics.feed_parked(self._source, self._feed.collection, self._parking.parked)
         if self.status.failing_since is not None and self._throttle.over("trouble"):
             log.info(
                 "the provider is read again",
@@ -293,6 +358,7 @@ class SourceReader:
     clock: Clock
     metrics: Metrics
     spread: Callable[[], float] = random.random
+    parking: Mapping[Collection, Parking] = field(default_factory=lambda: {name: Parking() for name in Collection})
 
     def readings(self, ledger: Ledger, topics: TopicPlan) -> Sequence[Reading]:
         """The loops of one opening; they share the step, so that the source counts its events once."""
@@ -300,6 +366,16 @@ class SourceReader:
         step = SourceStep(self.builder, ledger, topics, limits, self.clock)
         source = self.account.source
         return [
-            Reading(source, feed, step, ledger, self.plans[feed.collection], self.clock, self.metrics, self.spread)
+            Reading(
+                source,
+                feed,
+                step,
+                ledger,
+                self.plans[feed.collection],
+                self.clock,
+                self.metrics,
+                self.parking[feed.collection],
+                self.spread,
+            )
             for feed in self.feeds
         ]

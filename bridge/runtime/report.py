@@ -34,7 +34,7 @@ def process_status(
     serving = not own_sources or any(source.ready for source in own_sources)
     return ProcessStatus(
         ready=trouble is None and all(shard.ready for shard in own_shards) and serving,
-        live=True,
+        live=supervisor.live,
         kafka=trouble or "connected",
         shards_total=shards,
         shards=own_shards,

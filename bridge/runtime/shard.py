@@ -33,7 +33,7 @@ from bridge.publish.topics import TopicPlan
 from bridge.publish.transaction import Producer, Receipt, Record
 from bridge.runtime.ledger import Batch, Ledger
 from bridge.runtime.reading import Reading, SourceReader
-from bridge.runtime.tasks import first_leaf
+from bridge.runtime.tasks import first_leaf, outlived
 from bridge.store.base import Store
 from bridge.store.record import decode_json, encode_json, heartbeat_key, marker_key
 
@@ -108,6 +108,10 @@ class InboxPartition(Protocol):
         """Deliver again."""
         ...
 
+    def confirmed_at(self) -> float:
+        """When the group was last asked whether it is ours and said so (`Clock.monotonic`); -inf while it does not."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ShardPorts:
@@ -148,6 +152,7 @@ class Shard:
         self._state = ShardState.WAITING
         self._queue: asyncio.Queue[InboxRecord] = asyncio.Queue(INBOX_QUEUE_MAX)
         self._next_offset = 0
+        self._unproved: dict[tuple[str, Collection], tuple[float, float]] = {}  # caught up to, known at
         self._drain = asyncio.Event()
 
     @property
@@ -175,8 +180,7 @@ class Shard:
             raise first_leaf(group) from None
         finally:
             self._state = ShardState.CLOSED
-            for source in self._sources:
-                self._metrics.disown(source.account.source)
+            self._metrics.disown(*(source.account.source for source in self._sources))
             await (producer.close() if clean else producer.abandon())
 
     def deliver(self, records: Sequence[InboxRecord]) -> None:
@@ -269,14 +273,18 @@ class Shard:
             workers.append(group.create_task(self._consume_inbox(ledger), name=f"shard-{self.number} inbox"))
             workers.append(group.create_task(self._tick(ledger), name=f"shard-{self.number} tick"))
             committer = group.create_task(self._commit_for_ever(producer, ledger), name=f"shard-{self.number} commits")
-            await self._drain.wait()
+            told = group.create_task(self._told_to_drain(), name=f"shard-{self.number} drain")
+            await outlived(told, *workers, committer)
             self._enter(ShardState.DRAINING)
             self._ports.inbox.pause()
             for worker in workers:
                 worker.cancel()
             await asyncio.wait(workers)
             ledger.wake()
-            await committer
+            await outlived(committer)
+
+    async def _told_to_drain(self) -> None:
+        await self._drain.wait()
 
     async def _commit_for_ever(self, producer: Producer, ledger: Ledger) -> None:
         """Commit whatever is open each time somebody asks; after the drain once more, then return."""
@@ -299,7 +307,7 @@ class Shard:
         batch = ledger.take()
         if batch.empty:
             ledger.settle(None)
-            self._observe(batch)
+            self._observe_nothing(batch)
             return
         started = self._clock.monotonic()
         try:
@@ -336,9 +344,27 @@ class Shard:
             self._metrics.deadletter(reason)
         for (source, collection), documents in batch.documents.items():
             self._metrics.store_documents(source, collection, documents)
-        for (source, collection), moment in batch.caught_up.items():
-            self.caught_up[source, collection] = moment
-            self._metrics.caught_up(source, collection, moment)
+        read_before = {read: moment for read, (moment, _) in self._unproved.items()}
+        for read, moment in {**read_before, **batch.caught_up}.items():
+            self._prove(read, moment)
+
+    def _observe_nothing(self, batch: Batch) -> None:
+        """Kafka has not been asked, so a fenced owner would not know that it is one: the group has to vouch for us.
+
+        It does so with every heartbeat; what was read before the last one is proved, the rest a moment later.
+        """
+        confirmed_at = self._ports.inbox.confirmed_at()
+        for read, (moment, known_at) in list(self._unproved.items()):
+            if known_at < confirmed_at:
+                self._prove(read, moment)
+        now = self._clock.monotonic()
+        for read, moment in batch.caught_up.items():
+            self._unproved[read] = (moment, now)
+
+    def _prove(self, read: tuple[str, Collection], moment: float) -> None:
+        self._unproved.pop(read, None)
+        self.caught_up[read] = moment
+        self._metrics.caught_up(*read, moment)
 
     async def _consume_inbox(self, ledger: Ledger) -> None:
         """Every record moves the offset in the transaction of what it caused; today all kinds are unknown."""

@@ -15,7 +15,7 @@ import orjson
 
 from bridge.clock import Clock
 from bridge.detect.diff import Change, detect
-from bridge.event.catalog import classify
+from bridge.event.catalog import EventType, classify
 from bridge.event.envelope import EventBuilder, Position
 from bridge.model import Body, Cause, Collection, Document, Path, Reject, key_of
 from bridge.publish.deadletter import DeadLetter
@@ -87,7 +87,7 @@ class SourceStep:
         self._limits = limits
         self._clock = clock
         self._counters = decode_counters(ledger.get(counters_key(self._source)))
-        self._events: dict[Published, list[int]] = {}
+        self._events: dict[EventType, list[int]] = {}
         self._added = self._at = 0
 
     @property
@@ -165,7 +165,7 @@ class SourceStep:
                 self._delete(collection, uid, record, cause, gone_at.get(uid, 0))
         for reject in page.rejects:
             self._reject(collection, reject)
-        self._counters = self._counted(collection, before)
+        self._counters = self._counted(collection, before, page.path)
         self._finish(collection, page.cursor, before)
         if self._counters is not before:
             self._ledger.wake(patient=page.path is Path.SNAPSHOT and page.more)
@@ -180,6 +180,9 @@ class SourceStep:
             return _Fate.IGNORED
         change = detect(record.document, document.body)
         if change is None:
+            if document.version > record.version:
+                # Nothing that counts is new but its time; a copy from in between, shown late, must not pass for newer.
+                self._put(collection, document.uid, record._replace(version=document.version), None)
             return _Fate.UNCHANGED
         after_json = _canonical(document.body)
         if record.document is None and cause.path is Path.SNAPSHOT and self._limits.silent_snapshot:
@@ -232,7 +235,10 @@ class SourceStep:
         self._sequence = sequence
         self._added += (change.before is None) - (change.after is None)
         self._deletions += change.after is None
-        self._events.setdefault(Published(self._source, collection, kind, cause.path), []).append(changed_at)
+        if kind in self._events:
+            self._events[kind].append(changed_at)
+        else:
+            self._events[kind] = [changed_at]
         return _Fate.CHANGED
 
     def _delete(self, collection: Collection, uid: str, record: StateRecord, cause: Cause, at: int) -> None:
@@ -265,13 +271,13 @@ class SourceStep:
         self._ledger.put(key, encode_record(record._replace(refused=digest)))
         self._ledger.wake()
 
-    def _counted(self, collection: Collection, before: Counters) -> Counters:
+    def _counted(self, collection: Collection, before: Counters, path: Path) -> Counters:
         """The counters after this step; `before` itself when it changed none."""
         if self._sequence == before.sequence and not self._added:
             return before
         documents = before.documents.get(collection.value, 0) + self._added
-        for event, moments in self._events.items():
-            self._ledger.tell(event, moments)
+        for kind, moments in self._events.items():
+            self._ledger.tell(Published(self._source, collection, kind, path), moments)
         return Counters(self._sequence, self._deletions, {**before.documents, collection.value: documents})
 
     def _finish(self, collection: Collection, cursor: Cursor, before: Counters) -> None:

@@ -25,13 +25,16 @@ from bridge.publish.topics import Cluster
 from bridge.runtime.assignment import Assignment
 from bridge.runtime.membership import Member
 from bridge.runtime.schedule import Backoff
-from bridge.runtime.tasks import first_leaf
+from bridge.runtime.tasks import first_leaf, outlived
 
 HARD_STOP_S = 8.0
 """Part of the grace: what a dirty close of the shards, the group and the endpoints takes while Kafka is away."""
 
 TOPICS_WATCH_S = 15.0
 """Between two looks at the topics: the client says nothing when one is deleted, it only finds nothing more."""
+
+STALLED_S = 180.0
+"""Without a turn of the loops for so long something is stuck: all they wait for has deadlines that add up to less."""
 
 log = get_logger(__name__)
 
@@ -73,6 +76,7 @@ class Supervisor:
         self._clock = clock
         self._grace_s = grace_s
         self._stop = asyncio.Event()
+        self._turned_at = clock.monotonic()
         self.assignment: Assignment | None = None
         self.trouble: str | None = "starting"
 
@@ -87,7 +91,8 @@ class Supervisor:
         try:
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(self._serve_for_ever(), name="serve")
-                await self._stop.wait()
+                stopping = group.create_task(self._told_to_stop(), name="stop")
+                await outlived(stopping, serving)
                 log.info("stopping", grace_s=self._grace_s)
                 if self.assignment is not None:
                     self.assignment.drain()
@@ -101,10 +106,25 @@ class Supervisor:
                 await endpoint.stop()
         log.info("stopped")
 
+    @property
+    def live(self) -> bool:
+        """False when the loops make no progress, so that only a restart helps.
+
+        Outages do not count, however long: then the loops try again and again. An event loop that stands still
+        answers no probe at all.
+        """
+        turned_at = self._turned_at
+        if self.assignment is not None:
+            turned_at = max(turned_at, self.assignment.turned_at)
+        return self._clock.monotonic() - turned_at <= STALLED_S
+
+    async def _told_to_stop(self) -> None:
+        await self._stop.wait()
+
     async def _serve_for_ever(self) -> None:
         backoff = Backoff()
         while not self._stop.is_set():
-            began = self._clock.monotonic()
+            began = self._turned_at = self._clock.monotonic()
             try:
                 await self._life()
                 return
@@ -125,6 +145,7 @@ class Supervisor:
                     next_try_s=round(delay, 1),
                     exc_info=None if expected else error,
                 )
+            self._turned_at = self._clock.monotonic()
             if not self._stop.is_set():
                 await self._clock.sleep(delay)
 
@@ -138,7 +159,8 @@ class Supervisor:
             log.info("joined the group")
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(self._watch_topics(cluster), name="watch topics")
-                await self.assignment.run()
+                working = group.create_task(self.assignment.run(), name="life")
+                await outlived(working, watching)
                 watching.cancel()
         except BaseExceptionGroup as error:
             raise first_leaf(error) from None

@@ -47,7 +47,7 @@ class Store(Protocol):
         ...
 
     def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
-        """Every key that begins with `prefix`, in key order; the store must not change meanwhile."""
+        """Every key that begins with `prefix`, unordered; the store must not change meanwhile."""
         ...
 
     def close(self) -> None:

@@ -1,9 +1,16 @@
 """SqliteStore: the default store, one file per shard.
 
 Values and position change in one SQLite transaction, so the file is always a true prefix of the state partition: a
-crash loses at most the newest part, which is read again from Kafka. The file names what it caches (`identity`); a
-file of another cluster, topic or shard, of another layout, too old, or damaged is removed and built anew. Each value
-carries a CRC-32, because a flipped bit on disk must never become an event.
+crash loses at most the newest part, which is read again from Kafka. Several batches share a transaction while they
+follow one another closely, because a batch of random keys touches most pages of the index, and each transaction writes
+each of them twice. The file names what it caches (`identity`); a file of another cluster, topic or shard, of another
+layout, too old, or damaged is removed and built anew.
+
+A key is found by 64 bits of its BLAKE2b, a fifth of the index that the keys themselves would take. Should two keys ever
+share them (one in 40 million files of a million keys), the file counts as damaged; the next one has another salt.
+
+A flipped bit on disk must never become an event: each value carries a CRC-32 that also knows its key, and so does the
+position. What no single row can tell, a row that is not found any more, `check` finds when the file is opened again.
 
 Nothing is forced to the disk; that would cost more than everything else a store does. What a process wrote survives
 its death all the same, only the death of the machine can tear the file. So the identity holds the number of the
@@ -12,35 +19,64 @@ system start too, and after the next one the file is built anew from Kafka.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import secrets
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from bridge.clock import Clock
 from bridge.store.base import NO_FINGERPRINTS
 
-LAYOUT = "2"
+LAYOUT = "3"
 """Of the tables below; another one is thrown away, never migrated: it is a cache."""
 
 IN_VALUES_MAX = 500
 """Keys per SELECT; far below SQLite's limit of 32,766 variables."""
 
-CACHE_KIB = 16 * 1024
-"""Page cache of one store. Bounds memory per shard, whatever the number of documents."""
+CACHE_KIB = 24 * 1024
+"""Page cache of one store, unless told otherwise: holds the index of a million keys."""
 
-WAL_PAGES_MAX = 4000
+GROUP_RECORDS_MAX = 16_000
+"""Records in one local transaction; what a crash at most leaves to be read again from Kafka."""
+
+GROUP_S_MAX = 1.0
+"""Seconds that one local transaction stays open while batches come in."""
+
+PAGE_BYTES = 16 * 1024
+"""Of the file. A record is one to two KiB, and many in a page cost a third less than SQLite's 4096 bytes."""
+
+WAL_PAGES_MAX = 1000
 """WAL pages before a checkpoint: about 16 MiB, so that a page that changes often is not copied each time."""
+
+_HASH_BYTES = 8
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 """Another one after each start of the system, where the system has it (Linux)."""
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE state (key TEXT PRIMARY KEY, fingerprint BLOB, crc INTEGER NOT NULL, value BLOB NOT NULL);
+CREATE TABLE folders (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE state (
+    hash INTEGER NOT NULL,
+    folder INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    fingerprint BLOB,
+    crc INTEGER NOT NULL,
+    value BLOB NOT NULL
+);
+CREATE UNIQUE INDEX by_hash ON state (hash);
+CREATE INDEX by_folder ON state (folder);
 """
+
+_PUT = (
+    "INSERT INTO state VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET "
+    "fingerprint = excluded.fingerprint, crc = excluded.crc, value = excluded.value WHERE key = excluded.key"
+)
 
 
 class CacheDamaged(sqlite3.DatabaseError):
@@ -50,49 +86,71 @@ class CacheDamaged(sqlite3.DatabaseError):
 class SqliteStore:
     """See the module and `store.base.Store`."""
 
-    def __init__(self, connection: sqlite3.Connection, position: int, clock: Clock) -> None:
+    def __init__(self, connection: sqlite3.Connection, position: int, salt: bytes, clock: Clock) -> None:
         self._db = connection
         self._position = position
+        self._salt = salt
         self._clock = clock
+        self._folders: dict[str, int] = dict(connection.execute("SELECT name, id FROM folders"))
+        self._grouped = 0
+        self._group_since = 0.0
 
     @classmethod
-    def open(cls, path: Path, identity: Mapping[str, str], clock: Clock, *, age_s_max: float) -> SqliteStore:
+    def open(
+        cls,
+        path: Path,
+        identity: Mapping[str, str],
+        clock: Clock,
+        *,
+        age_s_max: float,
+        cache_kib: int = CACHE_KIB,
+    ) -> SqliteStore:
         """Open the file, or build it anew when it is missing or not to be believed.
 
         identity: what the file must be a cache of, e.g. cluster id, topic and shard.
         age_s_max: seconds since the last change after which tombstones may already have
             been compacted away, so that reading on from the position could miss a deletion.
+        cache_kib: memory for pages of the file.
         Raises `OSError` or `sqlite3.Error` when the folder cannot be written.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         expected = {**identity, "layout": LAYOUT, "boot": _boot()}
         try:
-            return cls._open_existing(path, expected, clock, age_s_max)
+            return cls._open_existing(path, expected, clock, age_s_max, cache_kib)
         except (sqlite3.DatabaseError, KeyError, ValueError):
             remove(path)
-        db = _connect(path)
+        db = _connect(path, cache_kib)
         try:
             db.executescript(_SCHEMA)
-            rows = {**expected, "position": "0", "changed_at": str(clock.wall())}
+            salt = secrets.token_bytes(_HASH_BYTES)
+            rows = {
+                **expected,
+                "position": _sealed("0"),
+                "changed_at": _sealed(str(clock.wall())),
+                "salt": _sealed(salt.hex()),
+            }
             db.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
-            db.commit()
+            return cls(db, 0, salt, clock)
         except BaseException:
             db.close()
             raise
-        return cls(db, 0, clock)
 
     @classmethod
-    def _open_existing(cls, path: Path, expected: Mapping[str, str], clock: Clock, age_s_max: float) -> SqliteStore:
+    def _open_existing(
+        cls, path: Path, expected: Mapping[str, str], clock: Clock, age_s_max: float, cache_kib: int
+    ) -> SqliteStore:
         if not path.is_file() or path.is_symlink():
             raise KeyError(path.name)
-        db = _connect(path)
+        if expected["boot"] and not _has_journal(path):
+            raise ValueError("a transaction may be half in it")
+        db = _connect(path, cache_kib)
         try:
             meta = dict(db.execute("SELECT name, value FROM meta"))
             if any(meta.get(name) != value for name, value in expected.items()):
                 raise ValueError("a cache of something else")
-            if float(meta["changed_at"]) < clock.wall() - age_s_max:
+            if float(_unsealed(meta["changed_at"])) < clock.wall() - age_s_max:
                 raise ValueError("too old")
-            return cls(db, int(meta["position"]), clock)
+            return cls(db, int(_unsealed(meta["position"])), bytes.fromhex(_unsealed(meta["salt"])), clock)
         except BaseException:
             db.close()
             raise
@@ -111,10 +169,18 @@ class SqliteStore:
         return {key: found for key, found in self._select("key, fingerprint", keys) if found is not None}
 
     def _select(self, columns: str, keys: Sequence[str]) -> Iterator[Any]:
+        wanted = set(keys)
         for start in range(0, len(keys), IN_VALUES_MAX):
-            part = keys[start : start + IN_VALUES_MAX]
+            part = list(map(self._hash, keys[start : start + IN_VALUES_MAX]))
             marks = ",".join("?" * len(part))
-            yield from self._db.execute(f"SELECT {columns} FROM state WHERE key IN ({marks})", part)
+            for row in self._db.execute(f"SELECT {columns} FROM state WHERE hash IN ({marks})", part):
+                if row[0] not in wanted:
+                    raise CacheDamaged("a key is not the one that its hash says")
+                yield row
+
+    def _hash(self, key: str) -> int:
+        digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES, key=self._salt).digest()
+        return int.from_bytes(digest, signed=True)
 
     def apply(
         self,
@@ -122,42 +188,90 @@ class SqliteStore:
         position: int,
         fingerprints: Mapping[str, bytes] = NO_FINGERPRINTS,
     ) -> None:
-        """See `Store.apply`. The last value of a key wins; one local transaction."""
+        """See `Store.apply`. The last value of a key wins."""
         if position < self._position:
             raise ValueError(f"position moves back from {self._position} to {position}")
         latest = dict(records)
-        put = [(k, fingerprints.get(k), zlib.crc32(v), v) for k, v in latest.items() if v is not None]
-        known = [(found, k) for k, found in fingerprints.items() if k not in latest]
-        drop = [(k,) for k, v in latest.items() if v is None]
-        with self._db:
-            self._db.executemany(
-                "INSERT INTO state VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
-                "fingerprint = excluded.fingerprint, crc = excluded.crc, value = excluded.value",
-                put,
-            )
-            self._db.executemany("UPDATE state SET fingerprint = ? WHERE key = ?", known)
-            self._db.executemany("DELETE FROM state WHERE key = ?", drop)
-            self._db.execute("UPDATE meta SET value = ? WHERE name = 'position'", (str(position),))
-            self._db.execute(
-                "UPDATE meta SET value = ? WHERE name = 'changed_at'",
-                (str(self._clock.wall()),),
-            )
+        if not self._db.in_transaction:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._group_since = self._clock.monotonic()
+        try:
+            self._write(latest, position, fingerprints)
+            self._grouped += len(latest) + len(fingerprints)
+            if self._grouped >= GROUP_RECORDS_MAX or self._clock.monotonic() >= self._group_since + GROUP_S_MAX:
+                self._commit()
+        except BaseException:
+            self._db.rollback()
+            raise
         self._position = position
 
+    def _write(self, latest: Mapping[str, bytes | None], position: int, fingerprints: Mapping[str, bytes]) -> None:
+        hash_of, folder_of = self._hash, self._folder
+        put = [
+            (hash_of(k), folder_of(k), k, fingerprints.get(k), _crc(k, v), v)
+            for k, v in latest.items()
+            if v is not None
+        ]
+        known = [(found, hash_of(k), k) for k, found in fingerprints.items() if k not in latest]
+        drop = [(hash_of(k), k) for k, v in latest.items() if v is None]
+        if put and self._db.executemany(_PUT, put).rowcount != len(put):
+            raise CacheDamaged("two keys share a hash")
+        if known:
+            self._db.executemany("UPDATE state SET fingerprint = ? WHERE hash = ? AND key = ?", known)
+        if drop:
+            self._db.executemany("DELETE FROM state WHERE hash = ? AND key = ?", drop)
+        self._db.execute("UPDATE meta SET value = ? WHERE name = 'position'", (_sealed(str(position)),))
+
+    def _commit(self) -> None:
+        self._db.execute("UPDATE meta SET value = ? WHERE name = 'changed_at'", (_sealed(str(self._clock.wall())),))
+        self._db.commit()
+        self._grouped = 0
+
+    def _folder(self, key: str) -> int:
+        """The number of what is before the last part of the key."""
+        name = _folder_name(key)
+        number = self._folders.get(name)
+        if number is None:
+            number = len(self._folders)
+            self._db.execute("INSERT INTO folders VALUES (?, ?)", (number, name))
+            self._folders[name] = number
+        return number
+
     def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
-        """Every key that begins with `prefix`, in key order (bytes of UTF-8)."""
-        # The first string after every string with this prefix; no character follows the last code point.
-        end = prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else chr(0x10FFFF)
-        rows = self._db.execute(
-            "SELECT key, value, crc FROM state WHERE key >= ? AND key < ? ORDER BY key",
-            (prefix, end),
-        )
-        for key, value, crc in rows:
-            yield key, _checked(key, value, crc)
+        """Every key that begins with `prefix`, unordered."""
+        numbers = [n for name, n in self._folders.items() if name.startswith(prefix) or prefix.startswith(name)]
+        for number in numbers:
+            rows = self._db.execute("SELECT key, value, crc FROM state WHERE folder = ?", (number,))
+            for key, value, crc in rows:
+                if key.startswith(prefix):
+                    yield key, _checked(key, value, crc)
+
+    def check(self) -> None:
+        """Raise `CacheDamaged`, or another `sqlite3.DatabaseError`, when rows or their index do not fit together.
+
+        Takes some seconds per million rows; may run in a thread while nobody else uses the store. Values are left to
+        their checksums.
+        """
+        (said,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
+        if said != "ok":
+            raise CacheDamaged(f"the cache is damaged: {said}")
+
+    def interrupt(self) -> None:
+        """End a `check` that runs in another thread; it raises."""
+        self._db.interrupt()
 
     def close(self) -> None:
         """Release the file; idempotent."""
-        self._db.close()
+        with contextlib.closing(self._db), contextlib.suppress(sqlite3.Error):
+            # What cannot be kept any more is read again from Kafka. Closed already: nothing to keep.
+            if self._db.in_transaction:
+                self._commit()
+
+
+def _folder_name(key: str) -> str:
+    """`source/collection/` of `source/collection/uid`; the uid may hold anything."""
+    end = key.find("/", key.find("/") + 1)
+    return key[: end + 1]
 
 
 def remove(path: Path) -> None:
@@ -166,9 +280,16 @@ def remove(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=5.0, isolation_level="IMMEDIATE", check_same_thread=False)
+def _has_journal(path: Path) -> bool:
+    """It stays there for good, so if it is away somebody took it, and with it what a crash would have to undo."""
+    journal = path.with_name(path.name + "-journal")
+    return journal.is_file() and journal.stat().st_size > 0
+
+
+def _connect(path: Path, cache_kib: int) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
     try:
+        db.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a file that is new
         if _boot():
             # Holds the pages that change, not those that are new, which nearly all are: half the bytes of a WAL.
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -178,7 +299,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             # NORMAL never corrupts a file; a power cut may lose the newest transactions, which Kafka still has.
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
-        db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        db.execute(f"PRAGMA cache_size = -{cache_kib}")
         db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
     except BaseException:
         db.close()
@@ -193,7 +314,23 @@ def _boot() -> str:
         return ""
 
 
+def _crc(key: str, value: bytes) -> int:
+    return zlib.crc32(value, zlib.crc32(key.encode()))
+
+
+def _sealed(text: str) -> str:
+    return f"{text} {zlib.crc32(text.encode())}"
+
+
+def _unsealed(sealed: str) -> str:
+    """Raises `ValueError`."""
+    text, _, crc = sealed.rpartition(" ")
+    if str(zlib.crc32(text.encode())) != crc:
+        raise ValueError("damaged")
+    return text
+
+
 def _checked(key: str, value: bytes, crc: int) -> bytes:
-    if zlib.crc32(value) != crc:
+    if _crc(key, value) != crc:
         raise CacheDamaged(f"the cached value of {json.dumps(key)} is damaged")
     return value

@@ -55,7 +55,7 @@ def _sequences(evidence: Evidence, name: str, source: SourceTable, verdict: Verd
             continue
         numbers = f"number {first} is" if first == last else f"numbers {first} to {last} are"
         text = f"source {name}: {numbers} missing; the counters say {source.last}"
-        verdict.add(Invariant.SEQUENCE, "missing", text)
+        verdict.add(Invariant.SEQUENCE, "missing", text, last - first + 1)
     if history:
         verdict.notes.append(
             f"source {name}: its history is whole from number {begins}; {history} older events have left the topics "

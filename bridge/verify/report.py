@@ -1,4 +1,8 @@
-"""Report: a verdict for people and for scripts. The last line is always `verify: ok` or `verify: BROKEN (…)`."""
+"""Report: a verdict for people and for scripts.
+
+The last line is always `verify: ok` or `verify: BROKEN (…)`, the one before `0 lost, 0 doubled, 0 out of order` with
+the numbers.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,11 @@ def last_line(verdict: Verdict) -> str:
     return f"verify: BROKEN ({verdict.total} finding{'s' if verdict.total > 1 else ''})"
 
 
+def sum_line(verdict: Verdict) -> str:
+    """What consumers would ask first; other breaks are in the table only."""
+    return f"{verdict.lost:,} lost, {verdict.doubled:,} doubled, {verdict.disordered:,} out of order"
+
+
 def show(verdict: Verdict, console: Console) -> None:
     """A table, the findings, the notes, the last line."""
     table = Table("", "invariant", "result", box=None, pad_edge=False)
@@ -29,11 +38,11 @@ def show(verdict: Verdict, console: Console) -> None:
     console.print(", ".join(f"{name}: {figure:,}" for name, figure in verdict.figures.items()), highlight=False)
     for finding in verdict.findings:
         console.print(f"[red]{finding.invariant} {finding.kind}[/]  {escape(finding.text)}", highlight=False)
-    hidden = verdict.total - len(verdict.findings)
-    if hidden:
-        console.print(f"… and {hidden:,} more", highlight=False)
+    if verdict.hidden:
+        console.print(f"… and {verdict.hidden:,} more", highlight=False)
     for note in verdict.notes:
         console.print(f"[yellow]note[/]  {escape(note)}", highlight=False)
+    console.print(sum_line(verdict), highlight=False)
     console.print(last_line(verdict), style="bold green" if verdict.ok else "bold red", highlight=False)
 
 
@@ -42,6 +51,9 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
     return {
         "ok": verdict.ok,
         "total": verdict.total,
+        "lost": verdict.lost,
+        "doubled": verdict.doubled,
+        "out_of_order": verdict.disordered,
         "invariants": [
             {"invariant": invariant, "meaning": invariant.meaning, "broken": verdict.broken(invariant)}
             for invariant in verdict.checked

@@ -41,6 +41,11 @@ _TITLES = {
 }
 
 
+_LOST = frozenset({"missing", "provider_more", "provider_less", "provider_differs", "unsettled"})
+_DOUBLED = frozenset({"doubled", "id"})
+_DISORDERED = frozenset({"order", "prior", "partition", "after_deleted"})
+
+
 class Finding(NamedTuple):
     """One break. kind: a word for scripts, the same for all breaks of its sort. text: a sentence for people."""
 
@@ -54,12 +59,14 @@ class Verdict:
     """What was checked and found.
 
     checked: the invariants that were looked at. findings: at most 20 of each kind. counts: all of them, by invariant
-    and kind. figures: how much was looked at. notes: what could not be judged, and why that is no break.
+    and kind. hidden: how many are in no finding. figures: how much was looked at. notes: what could not be judged, and
+    why that is no break.
     """
 
     checked: list[Invariant]
     findings: list[Finding] = field(default_factory=list)
     counts: dict[tuple[Invariant, str], int] = field(default_factory=dict)
+    hidden: int = 0
     figures: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -73,6 +80,24 @@ class Verdict:
         """All findings, those that are not shown included."""
         return sum(self.counts.values())
 
+    @property
+    def lost(self) -> int:
+        """Events that are missing, and what a provider shows (or no longer shows) without an event that says so."""
+        return self._of(_LOST)
+
+    @property
+    def doubled(self) -> int:
+        """Events that are there twice."""
+        return self._of(_DOUBLED)
+
+    @property
+    def disordered(self) -> int:
+        """Events that a reader of their key does not meet where they belong."""
+        return self._of(_DISORDERED)
+
+    def _of(self, kinds: frozenset[str]) -> int:
+        return sum(count for (_, kind), count in self.counts.items() if kind in kinds)
+
     def broken(self, invariant: Invariant) -> int:
         """How many findings break this invariant."""
         return sum(count for (broken, _), count in self.counts.items() if broken is invariant)
@@ -83,6 +108,8 @@ class Verdict:
         self.counts[invariant, kind] = before + count
         if before < FINDINGS_SHOWN_MAX:
             self.findings.append(Finding(invariant, kind, text))
+        else:
+            self.hidden += count
 
 
 def joined(verdicts: Iterable[Verdict]) -> Verdict:
@@ -91,6 +118,7 @@ def joined(verdicts: Iterable[Verdict]) -> Verdict:
     for verdict in verdicts:
         whole.checked += [invariant for invariant in verdict.checked if invariant not in whole.checked]
         whole.findings += verdict.findings
+        whole.hidden += verdict.hidden
         for key, count in verdict.counts.items():
             whole.counts[key] = whole.counts.get(key, 0) + count
         for name, figure in verdict.figures.items():

@@ -33,7 +33,9 @@ CONTRACT = {
     "bridge_store_documents": ("gauge", {"source", "collection"}),
     "bridge_shards_owned": ("gauge", set()),
     "bridge_restore_seconds": ("histogram", set()),
+    "bridge_loop_lag_seconds": ("histogram", set()),
     "bridge_deletions_held": ("gauge", {"source", "collection"}),
+    "bridge_feeds_parked": ("gauge", {"source", "collection"}),
     "bridge_deadletters_total": ("counter", {"reason"}),
     "bridge_loop_progress_timestamp_seconds": ("gauge", {"source", "collection"}),
     "bridge_build_info": ("gauge", {"version", "python"}),
@@ -46,6 +48,7 @@ def touch_everything(metrics: Metrics) -> None:
     metrics.documents_unchanged("acme", CUSTOMERS, 8)
     metrics.store_documents("acme", CUSTOMERS, 100)
     metrics.deletions_held("acme", CUSTOMERS, 3)
+    metrics.feed_parked("acme", CUSTOMERS, True)
     metrics.loop_progress("acme", CUSTOMERS)
     metrics.api_request("acme", "GET /customers", 200, 0.2)
     metrics.api_budget("acme", 7)
@@ -56,6 +59,7 @@ def touch_everything(metrics: Metrics) -> None:
     metrics.deadletter("malformed")
     metrics.shards_owned(4)
     metrics.restored(0.4)
+    metrics.loop_lag(0.02)
 
 
 # The contract

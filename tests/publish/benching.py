@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from bridge.clock import SystemClock
 from bridge.publish.producer import KafkaProducer
 from bridge.publish.reading import Message, read_topics
-from bridge.publish.settings import KafkaSettings, quiet_client_loggers
+from bridge.publish.settings import KafkaSettings, Partitions, quiet_client_loggers
 from bridge.publish.topics import Cluster, TopicPlan, ensure
 
 SHARDS = 4
@@ -87,9 +87,9 @@ class Bench:
             await producer.abandon()
 
 
-async def bench_on(servers: str, name: str) -> Bench:
+async def bench_on(servers: str, name: str, shards: int = SHARDS, partitions: Partitions | None = None) -> Bench:
     settings = KafkaSettings(bootstrap_servers=[servers])
-    plan = TopicPlan(name, SHARDS)
+    plan = TopicPlan(name, shards, partitions or Partitions())
     cluster = await ensure(settings, plan, create=True)
     return Bench(settings, plan.sized(cluster), cluster)
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 PRODUCE = 0
+LIST_OFFSETS = 2
 INIT_PRODUCER_ID = 22
 ADD_PARTITIONS = 24
 ADD_OFFSETS = 25
@@ -20,6 +21,8 @@ class Fate(Enum):
     LOST = "never arrives, the connection is reset"
     UNANSWERED = "arrives, the connection is reset instead of an answer"
     DOUBLED = "arrives twice, once more on another connection"
+    MUTED = "arrives, and its answer never comes; the connection stays"
+    SWALLOWED = "never arrives, so it has no answer; the connection stays"
 
 
 class Proxy:
@@ -34,6 +37,8 @@ class Proxy:
         self._connections: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.struck = asyncio.Event()
+        self.delays_s: dict[int, float] = {}
+        """How long requests of a kind, and all behind them, are under way."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
@@ -69,10 +74,10 @@ class Proxy:
             broker_reader, broker_writer = await asyncio.open_connection("127.0.0.1", self._target)
             self._writers |= {writer, broker_writer}
             try:
-                doomed: set[bytes] = set()
+                fates: dict[bytes, Fate] = {}
                 async with asyncio.TaskGroup() as pumps:
-                    pumps.create_task(self._requests(reader, broker_writer, doomed))
-                    pumps.create_task(self._answers(broker_reader, writer, doomed))
+                    pumps.create_task(self._requests(reader, broker_writer, fates))
+                    pumps.create_task(self._answers(broker_reader, writer, fates))
             finally:
                 broker_writer.transport.abort()
                 self._writers -= {writer, broker_writer}
@@ -81,10 +86,15 @@ class Proxy:
         finally:
             writer.transport.abort()
 
-    async def _requests(self, reader: asyncio.StreamReader, broker: asyncio.StreamWriter, doomed: set[bytes]) -> None:
+    async def _requests(
+        self, reader: asyncio.StreamReader, broker: asyncio.StreamWriter, fates: dict[bytes, Fate]
+    ) -> None:
         while True:
             frame = await _frame(reader)
-            fate = self._fates.pop(int.from_bytes(frame[4:6], "big"), None)
+            api = int.from_bytes(frame[4:6], "big")
+            if api in self.delays_s:
+                await asyncio.sleep(self.delays_s[api])
+            fate = self._fates.pop(api, None)
             if fate is not None:
                 self.struck.set()
             match fate:
@@ -93,8 +103,10 @@ class Proxy:
                     raise _Reset
                 case Fate.LOST:
                     raise _Reset
-                case Fate.UNANSWERED:
-                    doomed.add(frame[8:12])
+                case Fate.SWALLOWED:
+                    continue
+                case Fate.UNANSWERED | Fate.MUTED:
+                    fates[frame[8:12]] = fate
                 case Fate.DOUBLED:
                     await self._deliver(frame)
                 case None:
@@ -102,11 +114,16 @@ class Proxy:
             broker.write(frame)
             await broker.drain()
 
-    async def _answers(self, broker: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: set[bytes]) -> None:
+    async def _answers(
+        self, broker: asyncio.StreamReader, writer: asyncio.StreamWriter, fates: dict[bytes, Fate]
+    ) -> None:
         while True:
             frame = await _frame(broker)
-            if frame[4:8] in doomed:
+            fate = fates.pop(frame[4:8], None)
+            if fate is Fate.UNANSWERED:
                 raise _Reset
+            if fate is Fate.MUTED:
+                continue
             writer.write(frame)
             await writer.drain()
 

@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from bridge.errors import CommitUnknown, EnvironmentUnavailable, PublishError, PublishFailed
+from bridge.publish.settings import KafkaSettings
 from bridge.publish.transaction import Record
+from bridge.publish.wire import bootstrap
 from bridge.sandbox.kafka import KafkaSettings as BrokerSettings
 from bridge.sandbox.kafka import LocalKafka
 from bridge.sandbox.kafka.ports import free_port
@@ -202,6 +204,16 @@ async def test_opening_on_a_broker_that_is_away_is_bounded(own_kafka: LocalKafka
     own_kafka.resume()
 
 
+async def test_a_kafka_that_names_no_broker_cannot_be_used() -> None:
+    """As one that has just come back; the library says so by an assertion."""
+
+    async def start() -> None:
+        raise AssertionError("Did we not perform bootstrap?")
+
+    with pytest.raises(EnvironmentUnavailable, match="bootstrap"):
+        await bootstrap(KafkaSettings(bootstrap_servers=["127.0.0.1:1"]), start())
+
+
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 async def test_a_broker_that_restarts_costs_at_most_a_producer(
     own_kafka: LocalKafka, own_bench: Bench, how: str
@@ -251,49 +263,6 @@ async def far_bench(advertised: tuple[LocalKafka, int], proxy: Proxy, bridge_nam
     bench = await bench_on(f"127.0.0.1:{advertised[1]}", bridge_name)
     yield bench
     await bench.close()
-
-
-@pytest.mark.kafka
-async def test_a_late_copy_of_a_commit_meets_another_producer(far_bench: Bench, proxy: Proxy) -> None:
-    """KAFKA-17754: the client repeated a commit that was only slow; the slow copy arrives in the next transaction."""
-    bench = far_bench
-    producer = await bench.opened()
-    proxy.strike(END_TXN, Fate.HELD)
-    receipt = await producer.publish(step(bench, 1), 1)
-    assert receipt.tainted
-    with pytest.raises(AssertionError, match="never used again"):
-        await producer.publish(step(bench, 2), 2)
-    await producer.abandon()
-    successor = await bench.opened()
-    held = HeldCommit(successor)
-    publishing = asyncio.create_task(successor.publish(step(bench, 2), 2))
-    await held.reached.wait()
-    await proxy.release()
-    await asyncio.sleep(0.3)  # real time: if it did harm, this is when markers would be written
-    assert await whole(bench, settle=False) == [b"1"]
-    publishing.cancel()
-    await asyncio.wait([publishing])
-    await successor.abandon()
-    await bench.opened()
-    assert await whole(bench) == [b"1"]
-
-
-@pytest.mark.kafka
-async def test_without_that_rule_an_uncommitted_record_would_show(far_bench: Bench, proxy: Proxy) -> None:
-    """The same, with the tainted producer used once more: why the rule is there. Fails when Kafka is cured."""
-    bench = far_bench
-    producer = await bench.opened()
-    proxy.strike(END_TXN, Fate.HELD)
-    assert (await producer.publish(step(bench, 1), 1)).tainted
-    producer._usable = True
-    producer._requests.broken = False  # the other rule that would refuse it
-    held = HeldCommit(producer)
-    publishing = asyncio.create_task(producer.publish(step(bench, 2), 2))
-    await held.reached.wait()
-    await proxy.release()
-    assert await whole(bench) == [b"1", b"2"], "committed by the late copy, although nobody has committed it"
-    publishing.cancel()
-    await asyncio.wait([publishing])
 
 
 @pytest.mark.kafka

@@ -148,17 +148,6 @@ async def test_goes_on_where_the_cache_is(bench: Bench) -> None:
     assert content(store) == {"a": b"1", "b": b"1"}
 
 
-async def test_sixty_restores_in_a_row_all_read_everything(bench: Bench) -> None:
-    """With `auto_offset_reset="latest"` most of them would read nothing."""
-    producer = await bench.opened(SHARD)
-    await producer.publish(put(bench, **{f"k{number}": "1" for number in range(50)}), None)
-    await bench.settled(bench.plan.state)
-    for _ in range(60):
-        store = MemoryStore()
-        assert (await restored(bench, store)).records == 50
-        assert len(content(store)) == 50
-
-
 async def test_large_states_come_in_chunks_with_progress(bench: Bench) -> None:
     producer = await bench.opened(SHARD)
     count = 2 * APPLY_RECORDS_MAX + 10

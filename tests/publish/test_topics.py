@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -10,6 +11,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from bridge.clock import SystemClock
 from bridge.errors import ConfigurationError, EnvironmentUnavailable
 from bridge.model import Collection
+from bridge.publish import topics as topics_module
+from bridge.publish.admin import Admin
 from bridge.publish.producer import KafkaProducer
 from bridge.publish.settings import KafkaSettings, Partitions
 from bridge.publish.topics import RECORD_BYTES_MAX, TopicPlan, ensure, inspect
@@ -76,6 +79,28 @@ async def test_two_processes_may_create_at_once(settings: KafkaSettings, bridge_
     plan = TopicPlan(bridge_name, 2)
     clusters = await asyncio.gather(*(ensure(settings, plan, create=True) for _ in range(3)))
     assert len({tuple(cluster.partitions.items()) for cluster in clusters}) == 1
+
+
+async def test_topics_are_there_when_every_broker_knows_them() -> None:
+    """Each look may be at another node of a cluster, and one that hears late knows nothing of what was created."""
+    plan = TopicPlan("b", 2)
+    everything = {topic.name: topic.partitions for topic in plan.declared()}
+    looks = iter([{}, {}, everything, {}, everything, everything])
+
+    class Nodes:
+        async def existing(self) -> tuple[str, dict[str, int], set[str]]:
+            return "c", next(looks), set()
+
+        async def all_led(self, topics: set[str]) -> bool:
+            return topics <= (await self.existing())[1].keys()
+
+        async def configs(self, topics: list[str]) -> dict[str, dict[str, str]]:
+            return {topic: {} for topic in topics}
+
+        async def create(self, _topics: object) -> None: ...
+
+    cluster = await topics_module._created(cast(Admin, Nodes()), plan, plan.declared())
+    assert cluster.partitions == everything
 
 
 async def test_names_what_is_missing_and_creates_nothing_unasked(

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import InvalidProducerIdMapping, KafkaError
 
 from bridge.errors import EnvironmentUnavailable, Fenced, PublishFailed
@@ -119,24 +119,6 @@ async def test_an_empty_step_is_a_mistake_of_ours(bench: Bench) -> None:
     producer = await bench.opened()
     with pytest.raises(AssertionError):
         await producer.publish([], None)
-
-
-async def test_a_refused_batch_fails_the_whole_step(bench: Bench) -> None:
-    """The client alone would commit the rest of it. The limit was lowered after it had been looked up."""
-    strict = f"{bench.plan.bridge}.strict"
-    admin = AIOKafkaAdminClient(bootstrap_servers=bench.settings.bootstrap_servers)
-    await admin.start()
-    await admin.create_topics([NewTopic(strict, 1, 1, topic_configs={"max.message.bytes": "1000"})])
-    await admin.close()
-    bench.cluster.partitions[strict] = 1
-    producer = await bench.opened()
-    with pytest.raises(PublishFailed, match="MessageSizeTooLarge"):
-        await producer.publish([*step(bench, 1), Record(strict, 0, b"k", b"x" * 2000)], 7)
-    with pytest.raises(AssertionError, match="never used again"):
-        await producer.publish(step(bench, 2), None)
-    await producer.abandon()
-    await (await bench.opened()).publish(step(bench, 3), None)
-    assert await bench.values(bench.plan.customers, bench.plan.state, strict) == [b"3", b"3"]
 
 
 async def test_a_record_above_the_limit_is_refused_before_anything_is_sent(bench: Bench) -> None:

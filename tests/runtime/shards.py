@@ -40,6 +40,7 @@ class Kafka:
     tainted: bool = False
     stuck: bool = False
     published: int = 0
+    confirmed_at: float = float("inf")
 
     def events(self, topic: str) -> list[Record]:
         return [record for record in self.records if record.topic == f"b.{topic}"]
@@ -97,6 +98,9 @@ class MemoryInbox:
     def resume(self) -> None:
         self._kafka.calls.append("resume")
 
+    def confirmed_at(self) -> float:
+        return self._kafka.confirmed_at
+
 
 class KeptStore(MemoryStore):
     """Like a file: what was applied survives a close."""
@@ -131,6 +135,7 @@ class House:
             clock=clock,
             metrics=self.metrics,
         )
+        self.readers: list[SourceReader] = []  # instead of `reader`, where a test needs several
 
     def shard(self) -> Shard:
         async def restore(_: Store) -> None:
@@ -143,7 +148,7 @@ class House:
             discard_store=lambda: None,
             restore=restore,
         )
-        return Shard(NUMBER, [self.reader], ports, TOPICS, self.clock, self.metrics)
+        return Shard(NUMBER, self.readers or [self.reader], ports, TOPICS, self.clock, self.metrics)
 
     async def live(self, seconds: float) -> Shard:
         """One life that is drained after so long; raises what breaks it."""

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from bridge.model import Collection
+import pytest
+
+from bridge.model import Collection, Path
+from bridge.runtime.step import SourceStep, StepResult
 from bridge.sandbox.switches import Switches
 from bridge.sandbox.world import World
+from bridge.source.dintero.customers import CustomersFeed
+from bridge.source.feed import Page
 from bridge.store.record import StateRecord, cursor_key, encode_json, encode_record
 from tests.runtime.shards import House
 from tests.support.clock import VirtualClock, run_virtual
@@ -157,3 +163,32 @@ def test_rows_that_were_never_published_are_forgotten_and_hold_no_deletion() -> 
         assert house.types("tags") == ["tag.snapshot.v1"] * 8
 
     run_virtual(main)
+
+
+def test_the_first_reading_asks_for_the_next_page_before_it_has_written_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    happened: list[str] = []
+    page, absorb = CustomersFeed.page, SourceStep.absorb
+
+    async def ask(self: CustomersFeed, *args: Any) -> Page:
+        happened.append("ask")
+        return await page(self, *args)
+
+    def write(self: SourceStep, collection: Collection, page: Page, *rest: Any) -> StepResult:
+        if collection is Collection.CUSTOMERS:
+            happened.append("write" if page.path is Path.SNAPSHOT else "other")
+        return absorb(self, collection, page, *rest)
+
+    monkeypatch.setattr(CustomersFeed, "page", ask)
+    monkeypatch.setattr(SourceStep, "absorb", write)
+
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock, customers=250)
+        await house.live(3)
+        assert house.types("customers") == ["customer.snapshot.v1"] * 250
+
+    run_virtual(main)
+    pages = happened.count("write")
+    # 250 in pages of 100, and two empty ones that prove the end; behind the last nothing is asked for ahead of time.
+    assert happened[: 2 * pages] == ["ask", *["ask", "write"] * (pages - 1), "write"]

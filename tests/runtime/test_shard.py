@@ -310,6 +310,35 @@ def test_nothing_counts_as_proved_before_its_commit() -> None:
     run_virtual(main)
 
 
+def test_a_poll_without_a_change_is_proved_when_the_group_has_confirmed_the_owner_since() -> None:
+    """Kafka is not asked about an empty transaction: a zombie would get away with it."""
+
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock, customers=3)
+        shard = house.shard()
+        task = asyncio.get_running_loop().create_task(shard.serve())
+        await asyncio.sleep(10)
+        house.kafka.confirmed_at = clock.monotonic()
+        await asyncio.sleep(10)
+        published, before = house.kafka.published, dict(shard.caught_up)
+        await asyncio.sleep(30)
+        assert house.kafka.published == published, "nothing changes"
+        assert shard.caught_up == before, "nobody says that the shard is ours"
+        house.kafka.confirmed_at = float("inf")
+        await asyncio.sleep(10)
+        assert min(shard.caught_up.values()) > max(before.values()) + 20
+        house.kafka.confirmed_at = float("-inf")
+        await asyncio.sleep(20)
+        before = dict(shard.caught_up)
+        house.world.create_tag("new")
+        await asyncio.sleep(10)
+        assert min(shard.caught_up.values()) > max(before.values()) + 10, "a commit proves it too"
+        shard.drain()
+        await task
+
+    run_virtual(main)
+
+
 def test_a_quiet_state_partition_gets_a_heartbeat_also_after_a_clock_was_ahead() -> None:
     async def main(clock: VirtualClock) -> None:
         house = House(clock)

@@ -130,6 +130,18 @@ def test_a_change_that_does_not_count_leaves_the_state_as_published() -> None:
     assert (desk.body("1") or {})["updated_at"] == "a"
 
 
+def test_a_copy_from_before_a_change_that_does_not_count_is_not_taken_for_newer() -> None:
+    desk = Desk()
+    desk.absorb(page(customer("1", 1, first_name="A")))
+    desk.commit()
+    desk.absorb(page(customer("1", 3, first_name="A", updated_at="3")))
+    desk.commit()
+    desk.absorb(page(customer("1", 2, first_name="B")))
+    assert desk.commit() == []
+    desk.absorb(page(customer("1", 4, first_name="B")))
+    assert types(desk.commit()) == ["customer.updated.v1"]
+
+
 def test_after_a_crash_the_same_change_has_the_same_id() -> None:
     ids = []
     for _ in range(2):

@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 from bridge.publish.partitioner import partition_of
 
 BRIDGE = [sys.executable, "-m", "bridge"]
+DEADLY = [sys.executable, "-m", "tests.support.deadly"]
 START_S = 60.0
 QUOTE_CHARS = 4000
 
@@ -85,13 +86,29 @@ def kill_leftovers() -> None:
 class Process:
     """One `bridge …` process."""
 
-    def __init__(self, output: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        output: Path,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        program: Sequence[str] = BRIDGE,
+        limits: Callable[[], None] | None = None,
+    ) -> None:
+        """limits: called in the new process before it becomes the program."""
         self.output = output
         with output.open("ab") as stream:
             self._popen = subprocess.Popen(
-                [*BRIDGE, *arguments], stdout=stream, stderr=stream, env={**os.environ, **(env or {})}
+                [*program, *arguments],
+                stdout=stream,
+                stderr=stream,
+                env={**os.environ, **(env or {})},
+                preexec_fn=limits,  # noqa: PLW1509 - the tests' own threads do nothing meanwhile
             )
         _STARTED.append(self)
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
 
     @property
     def running(self) -> bool:
@@ -191,6 +208,12 @@ SECRET = {"SANDBOX_SECRET": "sandbox-secret"}
 def bridge(folder: Path, path: Path) -> Process:
     """`bridge run` with this configuration."""
     return Process(folder / f"{path.stem}.log", "run", "-c", str(path), env=SECRET)
+
+
+def deadly(folder: Path, path: Path, step: str, count: int = 1, of: signal.Signals = signal.SIGKILL) -> Process:
+    """The same, but it sends itself a signal at the `count`-th arrival at the step; see `tests.support.deadly`."""
+    env = {**SECRET, "DIES_AT": f"{step}:{count}", "DIES_OF": of.name}
+    return Process(folder / f"{path.stem}.log", "run", "-c", str(path), env=env, program=DEADLY)
 
 
 def command(*arguments: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:

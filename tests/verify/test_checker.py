@@ -185,6 +185,15 @@ def test_each_break_is_named(name: str) -> None:
     assert kinds(check(history.events, history.state)) == expected
 
 
+def test_every_event_of_a_gap_counts_as_lost() -> None:
+    history = a_history()
+    for sequence in (2, 3, 4):
+        drop(sequence)(history)
+    verdict = check(history.events, history.state)
+    assert (verdict.lost, verdict.doubled) == (3, 0)
+    assert "numbers 2 to 4 are missing" in verdict.findings[0].text
+
+
 def test_a_finding_says_where_and_shows_no_document() -> None:
     history = a_history()
     drop(4)(history)

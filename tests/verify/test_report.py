@@ -32,6 +32,20 @@ def test_the_last_line_counts_findings(count: int, line: str) -> None:
     assert any("and 5 more" in shown for shown in lines) == (count > FINDINGS_SHOWN_MAX)
 
 
+def test_the_line_before_sums_up_for_consumers() -> None:
+    verdict = Verdict([Invariant.SEQUENCE, Invariant.PROVIDER])
+    assert lines_of(verdict)[-2:] == ["0 lost, 0 doubled, 0 out of order", "verify: ok"]
+    verdict.add(Invariant.SEQUENCE, "missing", "numbers 2 to 4 are missing", 3)
+    verdict.add(Invariant.PROVIDER, "provider_differs", "a customer differs")
+    verdict.add(Invariant.SEQUENCE, "doubled", "number 5 is there twice")
+    verdict.add(Invariant.SEQUENCE, "order", "number 6 comes after number 7")
+    verdict.add(Invariant.ATOMIC, "documents", "the counters are wrong")
+    lines = lines_of(verdict)
+    assert lines[-2:] == ["4 lost, 1 doubled, 1 out of order", "verify: BROKEN (7 findings)"]
+    assert not any("more" in line for line in lines)
+    assert [as_json(verdict)[name] for name in ("lost", "doubled", "out_of_order")] == [4, 1, 1]
+
+
 def test_json_has_everything() -> None:
     verdict = Verdict([Invariant.SEQUENCE, Invariant.CACHE], figures={"events": 3}, notes=["a note"])
     verdict.add(Invariant.SEQUENCE, "missing", "number 2 is missing")

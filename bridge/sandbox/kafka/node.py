@@ -193,7 +193,7 @@ class LocalKafka:
     async def _format(self, home: Path, command: list[str], properties: Path) -> None:
         """Once per data directory. An interrupted one leaves no meta.properties, hence --ignore-formatted."""
         # 16 bytes in base64; never a dash in front, which the tool would take for an option.
-        cluster_id = "k" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
+        cluster_id = self._settings.cluster_id or "k" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
         tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted", "--cluster-id", cluster_id]
         formatter = _popen([*command, *tool, "--config", str(properties)], home)
         try:
@@ -207,6 +207,7 @@ class LocalKafka:
             )
 
     def _spawn(self, home: Path, command: list[str], properties: Path) -> None:
+        self._drop_leash()  # of a process that ended by itself
         self._process = _popen([*command, "kafka.Kafka", str(properties)], home)
         temporary = [str(home)] if self._settings.data is None else []
         script = str(Path(__file__).with_name("leash.py"))

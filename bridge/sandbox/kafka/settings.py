@@ -49,7 +49,8 @@ class KafkaSettings:
     port: int | None = None  # None: a free one is chosen, and kept over restarts
     data: Path | None = None  # None: a temporary directory that `stop` removes
     heap_mib: int = 512
-    properties: Mapping[str, str] = field(default_factory=dict)  # on top of BROKER_PROPERTIES
+    properties: Mapping[str, str] = field(default_factory=dict)  # on top of BROKER_PROPERTIES and the node's own
+    cluster_id: str | None = None  # None: a random one; nodes of one cluster need the same
     java: Path | None = None  # None: found by `find_java`
     coordinates: tuple[str, ...] = KAFKA_COORDINATES
 

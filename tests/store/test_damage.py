@@ -1,0 +1,177 @@
+"""A damaged cache is noticed and never believed (P05), and one I/O error ends the object that met it (P04, P07)."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from bridge.clock import SystemClock
+from bridge.store.sqlite import PAGE_BYTES, SqliteStore
+
+IDENTITY = {"cluster": "c", "topic": "bridge.state", "shard": "3"}
+POSITION = 471_100_000_007
+T = TypeVar("T")
+CHANCE = Random(1)
+ROWS = {f"acme/customers/{number:04}": CHANCE.randbytes(30).hex().encode() for number in range(400)}
+FINGERPRINTS = {key: value[:16] for key, value in ROWS.items()}
+
+
+def open_file(path: Path, **identity: str) -> SqliteStore:
+    return SqliteStore.open(path, {**IDENTITY, **identity}, SystemClock(), age_s_max=3600.0)
+
+
+def filled(path: Path) -> None:
+    store = open_file(path)
+    store.apply(ROWS.items(), POSITION, FINGERPRINTS)
+    store.close()
+
+
+def believed(path: Path) -> str:
+    """Open the file and use everything in it; `fresh` or `refused` unless all of it is what was written."""
+    store = open_file(path)
+    try:
+        if store.position == 0:
+            assert store.get_many(list(ROWS)) == {}
+            return "fresh"
+        assert store.position == POSITION
+        store.check()
+        uses = [used(lambda: store.get_many(list(ROWS))), used(lambda: dict(store.scan("")))]
+        fingerprints = used(lambda: store.fingerprints(list(ROWS)), FINGERPRINTS)
+    except sqlite3.Error:
+        return "refused"
+    finally:
+        store.close()
+    assert all(found == ROWS for found in uses if found is not None)
+    # One that is damaged is of no row, so the row is looked into.
+    assert all(FINGERPRINTS[key] == value or value not in FINGERPRINTS.values() for key, value in fingerprints.items())
+    return "true" if all(found is not None for found in uses) else "refused"
+
+
+def used(use: Callable[[], T], otherwise: T | None = None) -> Any:
+    """Each use has to notice by itself what is wrong with what it uses."""
+    try:
+        return use()
+    except sqlite3.Error:
+        return otherwise
+
+
+with TemporaryDirectory() as _folder:
+    filled(Path(_folder) / "c")
+    WHOLE = (Path(_folder) / "c").read_bytes()
+    JOURNAL = {path.name: path.read_bytes() for path in Path(_folder).iterdir() if path.name != "c"}
+BITS = len(WHOLE) * 8
+PAGE = PAGE_BYTES
+
+
+def belief(data: bytes) -> str:
+    """What comes of a file with these bytes."""
+    with TemporaryDirectory() as folder:
+        for name, journal in JOURNAL.items():
+            (Path(folder) / name).write_bytes(journal)
+        (Path(folder) / "c").write_bytes(data)
+        return believed(Path(folder) / "c")
+
+
+def test_a_whole_file_is_believed() -> None:
+    assert belief(WHOLE) == "true"
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.integers(0, BITS - 1), min_size=1, max_size=20))
+def test_flipped_bits_are_noticed_wherever_they_are(bits: list[int]) -> None:
+    data = bytearray(WHOLE)
+    for bit in bits:
+        data[bit // 8] ^= 1 << bit % 8
+    belief(bytes(data))
+
+
+def where(text: bytes) -> int:
+    """Bit of the middle of the only or last place of a text."""
+    return (WHOLE.rindex(text) + len(text) // 2) * 8
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"acme/customers/0042", "refused"),
+        (ROWS["acme/customers/0042"], "refused"),
+        (str(POSITION).encode(), "fresh"),
+        (b"SQLite format", "fresh"),
+        (IDENTITY["topic"].encode(), "fresh"),
+    ],
+)
+def test_each_part_of_the_file_is_guarded(text: bytes, expected: str) -> None:
+    data = bytearray(WHOLE)
+    data[where(text) // 8] ^= 1
+    assert belief(bytes(data)) == expected
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, len(WHOLE) - 1))
+@example(0)
+@example(PAGE)
+def test_a_truncated_file_is_never_believed(size: int) -> None:
+    assert belief(WHOLE[:size]) != "true"
+
+
+def test_a_page_in_the_place_of_another_is_noticed() -> None:
+    pages = [WHOLE[start : start + PAGE] for start in range(0, len(WHOLE), PAGE)]
+    for place in range(1, len(pages)):
+        torn = [*pages]
+        torn[place] = pages[place % (len(pages) - 1) + 1]
+        assert belief(b"".join(torn)) != "true", place
+
+
+def test_a_file_whose_journal_was_taken_away_is_not_believed(tmp_path: Path) -> None:
+    filled(tmp_path / "c")
+    assert believed(tmp_path / "c") == "true"
+    for name in JOURNAL:
+        os.truncate(tmp_path / name, 0)
+    assert believed(tmp_path / "c") == "fresh"
+    filled(tmp_path / "c")
+    for name in JOURNAL:
+        (tmp_path / name).unlink()
+    assert believed(tmp_path / "c") == "fresh"
+
+
+@pytest.mark.parametrize("other", [{"shard": "4"}, {"topic": "x.state"}, {"cluster": "d"}])
+def test_the_file_of_another_shard_is_not_believed(tmp_path: Path, other: dict[str, str]) -> None:
+    filled(tmp_path / "c")
+    assert open_file(tmp_path / "c", **other).position == 0
+
+
+@pytest.mark.parametrize("layout", ["1", "2", "999"])
+def test_the_file_of_another_release_is_built_anew(tmp_path: Path, layout: str) -> None:
+    filled(tmp_path / "c")
+    db = sqlite3.connect(tmp_path / "c")
+    with db:
+        db.execute("UPDATE meta SET value = ? WHERE name = 'layout'", (layout,))
+    db.close()
+    store = open_file(tmp_path / "c")
+    assert (store.position, store.get_many(list(ROWS))) == (0, {})
+    store.apply(ROWS.items(), POSITION)
+    store.close()
+    assert open_file(tmp_path / "c").position == POSITION
+
+
+def test_a_process_that_dies_in_the_middle_of_a_batch_leaves_the_batch_before(tmp_path: Path) -> None:
+    filled(tmp_path / "c")
+    killed = os.fork()
+    if not killed:
+        store = open_file(tmp_path / "c")
+        store._db.execute("PRAGMA cache_size = 5")  # half of the batch is on disk before its end
+        store._db.set_trace_callback(lambda said: os.kill(os.getpid(), 9) if said.startswith("UPDATE meta") else None)
+        store.apply([(key, b"new" * 300) for key in ROWS], POSITION + 1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(killed, 0)[1]) == -9
+    assert (tmp_path / "c").read_bytes() != WHOLE
+    assert believed(tmp_path / "c") == "true"
