@@ -6,6 +6,8 @@ After each: nothing lost, nothing twice, without a person.
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -18,6 +20,9 @@ from tests.support.processes import Process, bridge, command, config, free_port,
 RATES = {"sign_up": 600, "edit": 6000, "rename": 300, "delete": 300, "tag_create": 60, "tag_delete": 30}
 STILL = dict.fromkeys(RATES, 0)
 RECOVERY_S = 90.0
+
+REQUEST_TIMEOUT_S = 2.0
+"""After this a client gives up a batch whose partition has no leader; 30 s by default."""
 
 
 PORT = free_port()
@@ -78,7 +83,11 @@ async def kill_and_start(kafka: LocalKafka) -> None:
 
 
 async def stop_and_start(kafka: LocalKafka) -> None:
-    await kafka.restart()
+    """In good order: the broker gives up its leaderships first, and is away for longer than a request may take."""
+    os.kill(kafka.pid, signal.SIGTERM)
+    await until("it is gone", lambda: not kafka.running)
+    await asyncio.sleep(REQUEST_TIMEOUT_S)
+    await kafka.start()
 
 
 async def freeze(kafka: LocalKafka) -> None:
@@ -96,6 +105,8 @@ async def test_a_broker_that_fails_under_load(
     await kafka_at.start()
     with sandbox(tmp_path, "--customers", "500", "--switch", "timestamp_precision=milliseconds") as url:
         path = config(tmp_path, f"127.0.0.1:{PORT}", bridge_name, url)
+        if fault is stop_and_start:
+            path.write_text(path.read_text().replace("[bridge]", f"request_timeout_s = {REQUEST_TIMEOUT_S}\n[bridge]"))
         process = bridge(tmp_path, path)
         await until("it is ready", lambda: ready(path))
         await asyncio.to_thread(put, f"{url}/sandbox/rates", RATES)
