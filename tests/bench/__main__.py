@@ -2,7 +2,7 @@
 
     --quick      one population of 30,000, under three minutes; figures of less than 10 s each
     --json PATH  where the figures go as JSON
-    --only WORD  some of: read, latency, restore, takeover; --customers and --rounds for a closer look
+    --only WORD  some of: read, latency, restore, takeover, sources; --customers and --rounds for a closer look
 
 Starts an API process and, unless KAFKA_BOOTSTRAP_SERVERS names one, a Kafka; ends what it started.
 """
@@ -26,6 +26,7 @@ from bridge.publish.settings import quiet_client_loggers
 from bridge.sandbox.kafka import LocalKafka
 from tests.bench.figures import Bench, Cost, Figure
 from tests.bench.machine import Provider, api_limit, provider
+from tests.bench.sources import Crowd, crowds
 from tests.bench.table import show, write
 
 RATES = (100.0, 1_000.0)
@@ -38,26 +39,44 @@ WIDTH = 150
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One population. parts: see --only. sweep_s: of all rounds together."""
+    """One population. parts: see --only. sweep_s: of all rounds together. crowd: many sources, whatever population."""
 
     customers: int
     rounds: int
     parts: frozenset[str]
     sweep_s: float
     latency_s: float
+    crowd: Crowd | None = None
 
 
-ALL = frozenset({"read", "latency", "restore", "takeover"})
+ALL = frozenset({"read", "latency", "restore", "takeover", "sources"})
 
 FULL = (
-    Plan(100_000, 3, frozenset({"read", "latency", "takeover"}), 12.0, 12.0),
+    Plan(
+        100_000,
+        3,
+        frozenset({"read", "latency", "takeover", "sources"}),
+        12.0,
+        12.0,
+        Crowd(many=2_000, poll_s=30.0, large=250_000, rolling=2_000, rolling_poll_s=10.0),
+    ),
     Plan(1_000_000, 1, frozenset({"read", "restore"}), 12.0, 0.0),
 )
-QUICK = (Plan(30_000, 2, ALL, 4.0, 6.0),)
+QUICK = (Plan(30_000, 2, ALL, 4.0, 5.0, Crowd(many=200, poll_s=2.0, large=0, rolling=0, rolling_poll_s=0.0)),)
 
 
 async def population(bench: Bench, plan: Plan) -> list[Figure]:
-    """Everything that is measured with one population."""
+    """Everything that is measured with one population, and with many sources."""
+    figures: list[Figure] = []
+    if plan.parts - {"sources"}:
+        figures += await one_source(bench, plan)
+    if "sources" in plan.parts and plan.crowd is not None:
+        figures += await crowds(bench, plan.crowd)
+    return figures
+
+
+async def one_source(bench: Bench, plan: Plan) -> list[Figure]:
+    """Everything that is measured with one source."""
     async with provider(bench.folder, plan.customers) as api:
         pages_per_s = await api_limit(api)
         bench.say(f"the API alone: {pages_per_s:,.0f} pages/s, {pages_per_s * 100:,.0f} customers/s")
@@ -133,7 +152,7 @@ def _at_most(name: str, unit: str, most: float | None) -> Figure:
 
 def across(figures: list[Figure]) -> list[Figure]:
     """What can only be said of two populations: how much more memory the larger one takes."""
-    peaks = [figure for figure in figures if figure.unit == "MiB"]
+    peaks = [figure for figure in figures if figure.unit == "MiB" and figure.plain]
     if len(peaks) < 2:
         return []
     growth = Figure("peak memory, largest to smallest population", "x", "<= 1.3", lambda value: value <= 1.3)

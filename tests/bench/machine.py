@@ -14,13 +14,13 @@ import threading
 import time
 import urllib.request
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.bench.provider import LIST
-from tests.support.processes import SECRET, free_port, get
+from tests.support.processes import SECRET, free_port, get, listen_of
 
 SAMPLE_S = 0.02
 """Between two looks at a process; the kernel counts CPU in hundredths of a second."""
@@ -60,6 +60,12 @@ class Child:
     def peak_mib(self) -> float:
         """The most memory it had in RAM at once, so far."""
         return self._peak_kib / 1024
+
+    @property
+    def rss_mib(self) -> float:
+        """Memory in RAM now."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
     def cpu_s(self, begin: float, end: float) -> float:
         """Seconds of CPU between two wall-clock moments."""
@@ -113,12 +119,29 @@ class Provider:
         found: list[dict[str, float]] = self.get("/bench/walks")
         return found
 
+    def visits(self) -> dict[str, dict[str, float]]:
+        """How each account but the sandbox's own was asked so far."""
+        found: dict[str, dict[str, float]] = self.get("/bench/visits")
+        return found
+
+    def begin_anew(self) -> None:
+        """Count the gaps between polls from now on."""
+        self._post("/bench/visits")
+
+    def forget_visits(self) -> None:
+        """Of processes that were measured before."""
+        self._post("/bench/visits?forget")
+
     def edits(self, per_second: float) -> None:
         """From now on so many customers change per second."""
         request = urllib.request.Request(
             f"{self.url}/sandbox/rates", json.dumps({"edit": per_second * 60}).encode(), method="PUT"
         )
         with urllib.request.urlopen(request, timeout=30):
+            pass
+
+    def _post(self, path: str) -> None:
+        with urllib.request.urlopen(f"{self.url}{path}", b"", timeout=30):
             pass
 
     def get(self, path: str) -> Any:
@@ -164,31 +187,42 @@ async def api_limit(api: Provider) -> float:
 
 def bridge(folder: Path, bootstrap: str, name: str, url: str, source: Mapping[str, str], label: str = "a") -> Child:
     """`bridge run` with defaults, except that the budget never holds it back; `source`: keys of the source."""
-    keys = {
-        "id": "acme",
-        "provider": "dintero",
-        "account": "T12345678",
-        "client_id": "sandbox",
-        "base_url": f"{url}/v1",
-        "request_budget": "10000/s",
-        **source,
-    }
+    keys = {"id": "acme", "account": "T12345678", "collections": ["customers"], "request_budget": "10000/s", **source}
+    return started(configured(folder, bootstrap, name, url, [keys], label))
+
+
+def configured(
+    folder: Path, bootstrap: str, name: str, url: str, sources: Iterable[Mapping[str, Any]], label: str = "a"
+) -> Path:
+    """A configuration with defaults but for these keys of each source. `Any`: TOML."""
     path = folder / f"{name}-{label}.toml"
-    listen = f"127.0.0.1:{free_port()}"
-    path.write_text(
+    text = (
         f"[kafka]\nbootstrap_servers = {json.dumps(bootstrap.split(','))}\n"
         f'[bridge]\nname = "{name}"\ndata_dir = "{folder / f"{name}-data-{label}"}"\n'
-        f'[http]\nlisten = "{listen}"\n'
-        f'[[sources]]\ncollections = ["customers"]\nclient_secret = {{ env = "SANDBOX_SECRET" }}\n'
-        + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
+        f'[http]\nlisten = "127.0.0.1:{free_port()}"\n'
     )
-    return Child("bridge", path.with_suffix(".log"), "bridge", "run", "-c", str(path), url=f"http://{listen}")
+    common = {"provider": "dintero", "client_id": "sandbox", "base_url": f"{url}/v1"}
+    for source in sources:
+        text += '[[sources]]\nclient_secret = { env = "SANDBOX_SECRET" }\n'
+        text += "".join(f"{key} = {json.dumps(value)}\n" for key, value in {**common, **source}.items())
+    path.write_text(text)
+    return path
+
+
+def started(path: Path) -> Child:
+    """`bridge run` with this configuration."""
+    return Child("bridge", path.with_suffix(".log"), "bridge", "run", "-c", str(path), url=listen_of(path))
+
+
+def owned_sources(child: Child) -> int:
+    """Sources that this bridge reads and that answer; who owns what is nothing that figures are made of."""
+    _, status = get(f"{child.url}/ready")
+    return sum(source["owned_here"] and source["ready"] for source in (status or {}).get("sources", ()))
 
 
 def owns_source(child: Child) -> bool:
-    """Whether this bridge reads the source and has caught up; who owns what is nothing that figures are made of."""
-    _, status = get(f"{child.url}/ready")
-    return any(source["owned_here"] and source["ready"] for source in (status or {}).get("sources", ()))
+    """Whether this bridge reads the only source."""
+    return owned_sources(child) > 0
 
 
 def plain(folder: Path, mode: str, bootstrap: str, topic: str, url: str) -> Child:

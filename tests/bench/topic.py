@@ -114,6 +114,19 @@ class Topic:
                     keys.update(message.key for message in chunk)
         return records, len(keys)
 
+    async def latest(self) -> dict[bytes, int]:
+        """Of every key what its last event says there is now, as a hash."""
+        found: dict[bytes, int] = {}
+        async with self._reader() as (reader, partitions):
+            ends = await reader.ends(partitions)
+            reader.assign(await reader.begins(partitions))
+            async with aclosing(reader.chunks(ends)) as chunks:
+                async for chunk in chunks:
+                    for message in chunk:
+                        after = orjson.loads(message.value or b"{}").get("after")
+                        found[message.key or b""] = hash(orjson.dumps(after, option=orjson.OPT_SORT_KEYS))
+        return found
+
     async def arrivals(self, found: list[Arrival]) -> None:
         """Note every record from now on, until cancelled."""
         follow = read_topics(self._settings, [self.name], SystemClock(), since="latest", follow=True)
