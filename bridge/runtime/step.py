@@ -89,6 +89,7 @@ class SourceStep:
         self._counters = decode_counters(ledger.get(counters_key(self._source)))
         self._events: dict[EventType, list[int]] = {}
         self._added = self._at = 0
+        self._prefix = self._topic = ""
 
     @property
     def sequence(self) -> int:
@@ -137,6 +138,8 @@ class SourceStep:
         where the provider said so.
         """
         self._at = self._now()
+        self._prefix = key_of(self._source, collection, "")
+        self._topic = self._topics.events(collection)
         before = self._counters
         self._sequence, self._deletions, self._added, self._events = before.sequence, before.deletions, 0, {}
         newest: dict[str, Document] = {}
@@ -158,7 +161,7 @@ class SourceStep:
             unchanged += fate is not _Fate.CHANGED
             fingerprint = page.fingerprints.get(uid)
             if fingerprint is not None and fate is not _Fate.IGNORED and uid not in ambiguous:
-                self._ledger.recognise(key_of(self._source, collection, uid), fingerprint)
+                self._ledger.recognise(self._prefix + uid, fingerprint)
         for uid in gone:
             record = records.get(uid)
             if record is not None:
@@ -186,7 +189,7 @@ class SourceStep:
             return _Fate.UNCHANGED
         after_json = _canonical(document.body)
         if record.document is None and cause.path is Path.SNAPSHOT and self._limits.silent_snapshot:
-            key = key_of(self._source, collection, document.uid)
+            key = self._prefix + document.uid
             value = encode_record(StateRecord(document.body, document.version, 0), after_json)
             if record_bytes(Record(self._topics.state, None, key.encode(), value)) > self._limits.record_bytes_max:
                 self._refuse_size(collection, document.uid, after_json)
@@ -221,14 +224,14 @@ class SourceStep:
             before_json=None if change.before is None else _canonical(change.before),
             after_json=after_json,
         )
-        written = Record(self._topics.events(kind.collection), None, event.key, event.value, event.headers)
+        written = Record(self._topic, None, event.key, event.value, event.headers)
         bound = len(event.value) + HEADERS_BYTES_MAX + 4 * len(event.key)
         if bound > self._limits.record_bytes_max and record_bytes(written) > self._limits.record_bytes_max:
             self._refuse_size(collection, uid, after_json or b"")
             return _Fate.IGNORED
         self._ledger.write(written)
         if change.after is None:
-            self._ledger.put(key_of(self._source, collection, uid), None)
+            self._ledger.put(self._prefix + uid, None)
         else:
             # Never our own time: were our clock ahead, the provider's next change would look like an older copy.
             self._put(collection, uid, StateRecord(change.after, max(version, record.version), sequence), after_json)
@@ -244,7 +247,7 @@ class SourceStep:
     def _delete(self, collection: Collection, uid: str, record: StateRecord, cause: Cause, at: int) -> None:
         if record.document is None:
             # Only refused copies were ever seen: nothing was published, so nothing is taken back.
-            self._ledger.put(key_of(self._source, collection, uid), None)
+            self._ledger.put(self._prefix + uid, None)
             return
         change = Change(record.document, None, ())
         self._publish(collection, uid, change, record, cause, at, None)
@@ -290,7 +293,7 @@ class SourceStep:
             self._ledger.open.documents[self._source, collection] = self.documents(collection)
 
     def _put(self, collection: Collection, uid: str, record: StateRecord, document_json: bytes | None) -> None:
-        self._ledger.put(key_of(self._source, collection, uid), encode_record(record, document_json))
+        self._ledger.put(self._prefix + uid, encode_record(record, document_json))
 
     def _records(self, collection: Collection, uids: Sequence[str]) -> dict[str, StateRecord]:
         prefix = key_of(self._source, collection, "")

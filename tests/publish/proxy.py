@@ -34,6 +34,7 @@ class Proxy:
         self._fates: dict[int, Fate] = {}
         self._held: list[bytes] = []
         self._server: asyncio.Server | None = None
+        self._closed = False
         self._connections: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.struck = asyncio.Event()
@@ -48,6 +49,7 @@ class Proxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._server is not None
+        self._closed = True
         self._server.close()
         for writer in self._writers:
             writer.transport.abort()  # which ends the tasks in order
@@ -72,6 +74,9 @@ class Proxy:
         task.add_done_callback(self._connections.discard)
         try:
             broker_reader, broker_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            if self._closed:  # meanwhile; nobody else would end this one
+                broker_writer.transport.abort()
+                return
             self._writers |= {writer, broker_writer}
             try:
                 fates: dict[bytes, Fate] = {}

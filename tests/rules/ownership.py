@@ -96,18 +96,22 @@ async def gone(process: asyncio.subprocess.Process) -> None:
 @contextmanager
 def position_before_the_fence() -> Iterator[None]:
     """The position is what the group told at the assignment, as the library has it."""
-    serve = Shard.serve
+    serve, ask = Shard.serve, OwnPartition.committed
+    told: dict[tuple[int, int], int | None] = {}
+
+    def name(partition: OwnPartition) -> tuple[int, int]:
+        return id(partition.inbox), partition.number
 
     async def early(self: Shard) -> None:
-        seen = await self._ports.inbox.committed()
+        partition = self._ports.inbox
+        assert isinstance(partition, OwnPartition)
+        told[name(partition)] = await ask(partition)
+        await serve(self)
 
-        async def committed(_: OwnPartition) -> int | None:
-            return seen
+    async def committed(self: OwnPartition) -> int | None:
+        return told[name(self)]
 
-        with patch.object(OwnPartition, "committed", committed):
-            await serve(self)
-
-    with patch.object(Shard, "serve", early):
+    with patch.object(Shard, "serve", early), patch.object(OwnPartition, "committed", committed):
         yield
 
 
