@@ -28,8 +28,8 @@ from bridge.publish.settings import client_findings, quiet_client_loggers
 from bridge.publish.topics import inspect
 from bridge.source.client import Connections
 
-COLLECTOR_THRESHOLDS = (200_000, 10, 50)
-"""Of the three generations. The first is more than a full batch is made of."""
+COLLECTOR_THRESHOLDS = (50_000, 10, 50)
+"""Of the three generations. The first is about what a full batch is made of."""
 
 KEPT_BUFFER_BYTES = 32 * 1024 * 1024
 """Buffers up to this size are taken from memory that was used before; glibc allows no more."""

@@ -9,8 +9,9 @@ layout, too old, or damaged is removed and built anew.
 A key is found by 64 bits of its BLAKE2b, a fifth of the index that the keys themselves would take. Should two keys ever
 share them (one in 40 million files of a million keys), the file counts as damaged; the next one has another salt.
 
-A flipped bit on disk must never become an event: each value carries a CRC-32 that also knows its key, and so does the
-position. What no single row can tell, a row that is not found any more, `check` finds when the file is opened again.
+A flipped bit on disk must never become an event: each value carries a CRC-32 that also knows its hash, the key must be
+the one that its hash says, and the position has a CRC-32 too. What no single row can tell, a row that is not found any
+more, `check` finds when the file is opened again.
 
 Nothing is forced to the disk; that would cost more than everything else a store does. What a process wrote survives
 its death all the same, only the death of the machine can tear the file. So the identity holds the number of the
@@ -32,7 +33,7 @@ from typing import Any
 from bridge.clock import Clock
 from bridge.store.base import NO_FINGERPRINTS
 
-LAYOUT = "3"
+LAYOUT = "4"
 """Of the tables below; another one is thrown away, never migrated: it is a cache."""
 
 IN_VALUES_MAX = 500
@@ -53,7 +54,12 @@ PAGE_BYTES = 16 * 1024
 WAL_PAGES_MAX = 1000
 """WAL pages before a checkpoint: about 16 MiB, so that a page that changes often is not copied each time."""
 
+LATELY_MAX = 20_000
+"""Keys whose hash is kept at hand between look-up and change: more than are in a batch."""
+
 _HASH_BYTES = 8
+
+_WRONG_KEY = "a key is not the one that its hash says"
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 """Another one after each start of the system, where the system has it (Linux)."""
@@ -92,6 +98,7 @@ class SqliteStore:
         self._salt = salt
         self._clock = clock
         self._folders: dict[str, int] = dict(connection.execute("SELECT name, id FROM folders"))
+        self._lately: dict[str, int] = {}  # hashes of keys that were asked for; most of them are put next
         self._grouped = 0
         self._group_since = 0.0
 
@@ -162,7 +169,7 @@ class SqliteStore:
 
     def get_many(self, keys: Sequence[str]) -> dict[str, bytes]:
         """The values of those keys that exist. Raises `CacheDamaged`."""
-        return {key: _checked(key, value, crc) for key, value, crc in self._select("key, value, crc", keys)}
+        return {row[0]: _checked(*row) for row in self._select("key, hash, value, crc", keys)}
 
     def fingerprints(self, keys: Sequence[str]) -> dict[str, bytes]:
         """See `Store.fingerprints`."""
@@ -171,16 +178,24 @@ class SqliteStore:
     def _select(self, columns: str, keys: Sequence[str]) -> Iterator[Any]:
         wanted = set(keys)
         for start in range(0, len(keys), IN_VALUES_MAX):
-            part = list(map(self._hash, keys[start : start + IN_VALUES_MAX]))
+            some = keys[start : start + IN_VALUES_MAX]
+            part = list(map(self._hash, some))
+            if len(self._lately) > LATELY_MAX:
+                self._lately.clear()
+            self._lately.update(zip(some, part, strict=True))
             marks = ",".join("?" * len(part))
             for row in self._db.execute(f"SELECT {columns} FROM state WHERE hash IN ({marks})", part):
                 if row[0] not in wanted:
-                    raise CacheDamaged("a key is not the one that its hash says")
+                    raise CacheDamaged(_WRONG_KEY)
                 yield row
 
     def _hash(self, key: str) -> int:
         digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES, key=self._salt).digest()
         return int.from_bytes(digest, signed=True)
+
+    def _hash_again(self, key: str) -> int:
+        found = self._lately.pop(key, None)
+        return self._hash(key) if found is None else found
 
     def apply(
         self,
@@ -206,9 +221,9 @@ class SqliteStore:
         self._position = position
 
     def _write(self, latest: Mapping[str, bytes | None], position: int, fingerprints: Mapping[str, bytes]) -> None:
-        hash_of, folder_of = self._hash, self._folder
+        hash_of, folder_of = self._hash_again, self._folder
         put = [
-            (hash_of(k), folder_of(k), k, fingerprints.get(k), _crc(k, v), v)
+            (h := hash_of(k), folder_of(k), k, fingerprints.get(k), _crc(h, v), v)
             for k, v in latest.items()
             if v is not None
         ]
@@ -241,10 +256,12 @@ class SqliteStore:
         """Every key that begins with `prefix`, unordered."""
         numbers = [n for name, n in self._folders.items() if name.startswith(prefix) or prefix.startswith(name)]
         for number in numbers:
-            rows = self._db.execute("SELECT key, value, crc FROM state WHERE folder = ?", (number,))
-            for key, value, crc in rows:
+            rows = self._db.execute("SELECT key, hash, value, crc FROM state WHERE folder = ?", (number,))
+            for key, hashed, value, crc in rows:
+                if self._hash(key) != hashed:
+                    raise CacheDamaged(_WRONG_KEY)
                 if key.startswith(prefix):
-                    yield key, _checked(key, value, crc)
+                    yield key, _checked(key, hashed, value, crc)
 
     def check(self) -> None:
         """Raise `CacheDamaged`, or another `sqlite3.DatabaseError`, when rows or their index do not fit together.
@@ -314,8 +331,8 @@ def _boot() -> str:
         return ""
 
 
-def _crc(key: str, value: bytes) -> int:
-    return zlib.crc32(value, zlib.crc32(key.encode()))
+def _crc(hashed: int, value: bytes) -> int:
+    return zlib.crc32(value, hashed & 0xFFFFFFFF)
 
 
 def _sealed(text: str) -> str:
@@ -330,7 +347,7 @@ def _unsealed(sealed: str) -> str:
     return text
 
 
-def _checked(key: str, value: bytes, crc: int) -> bytes:
-    if _crc(key, value) != crc:
+def _checked(key: str, hashed: int, value: bytes, crc: int) -> bytes:
+    if _crc(hashed, value) != crc:
         raise CacheDamaged(f"the cached value of {json.dumps(key)} is damaged")
     return value
