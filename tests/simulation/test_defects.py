@@ -56,7 +56,7 @@ HUNTS = {
     "fence after the restore": Hunt(300, changing_owners),
     "unknown commit assumed failed": Hunt(400, commits_in_trouble),
     "unknown commit assumed done": Hunt(400, commits_in_trouble),
-    "membership confirmation skipped": Hunt(400, sleeping_owners),
+    "membership confirmation skipped": Hunt(1200, sleeping_owners),
     "marker check removed": Hunt(100, lambda plan: plan.epilogue),
     "taint ignored": Hunt(400, commits_in_trouble),
     "restore skipped when there is a cache": Hunt(40),
@@ -94,7 +94,10 @@ def test_the_table_is_complete() -> None:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", HUNTS)
-def test_is_noticed(name: str, hunts: dict[str, Future[tuple[int, str] | None]]) -> None:
+def test_is_noticed(
+    name: str, hunts: dict[str, Future[tuple[int, str] | None]], record_property: Callable[[str, object], None]
+) -> None:
     found = hunts[name].result()
-    assert found is not None, f"{name}: {HUNTS[name].seeds} seeds and nothing was found"
-    print(f"{name}: {found[0]} seeds ({found[1]})")
+    most = HUNTS[name].seeds
+    record_property("defect", f"{name}: " + (f"seed {found[0]} of {most}: {found[1]}" if found else "NOT NOTICED"))
+    assert found is not None, f"{name}: {most} seeds and nothing was found"
