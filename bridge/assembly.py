@@ -7,6 +7,7 @@ the shards that use them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,7 +214,9 @@ async def _sound(store: SqliteStore) -> None:
         await asyncio.shield(looking)
     except asyncio.CancelledError:
         store.interrupt()
-        await asyncio.wait([looking])
+        while not looking.done():  # a second cancellation changes nothing: the store may be closed only behind it
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([looking])
         if not looking.cancelled():
             looking.exception()  # looked at, or the loop would report it as forgotten
         raise

@@ -89,8 +89,7 @@ class Redactor:
     def text(self, text: str, chars_max: int = TEXT_CHARS_MAX) -> str:
         """One line, printable, without secrets and e-mail addresses, cut at `chars_max`."""
         text = text[:SEARCH_CHARS_MAX]
-        for form in self._known_in(text):
-            text = text.replace(form, HIDDEN)
+        text = self._without_known(text)
         for pattern, replacement in _SECRET_TEXT:
             text = pattern.sub(replacement, text)
         if not text.isprintable():
@@ -98,18 +97,19 @@ class Redactor:
             text = "".join(char if char.isprintable() else _escape(char) for char in text)
         return text if len(text) <= chars_max else f"{text[:chars_max]}…"
 
-    def _known_in(self, text: str) -> list[str]:
-        """The known secrets that the text contains, longest first: one may be a part of another."""
+    def _without_known(self, text: str) -> str:
+        """The known secrets hidden; those that overlap as one."""
         if not self._forms:
-            return []
-        starts = range(len(text) - SECRET_CHARS_MIN + 1)
-        found = {
-            form
-            for at in starts
-            for form in self._forms.get(text[at : at + SECRET_CHARS_MIN], ())
-            if text.startswith(form, at)
-        }
-        return sorted(found, key=len, reverse=True)
+            return text
+        parts: list[str] = []
+        hidden = 0  # the text is done up to here
+        for at in range(len(text) - SECRET_CHARS_MIN + 1):
+            for form in self._forms.get(text[at : at + SECRET_CHARS_MIN], ()):
+                if text.startswith(form, at):
+                    if at >= hidden:
+                        parts += (text[hidden:at], HIDDEN)
+                    hidden = max(hidden, at + len(form))
+        return "".join(parts) + text[hidden:]
 
     def field(self, key: str, value: object, depth: int = DEPTH_MAX) -> Plain:
         """The value of a named field: hidden when the name says secret or person, else as `value`."""

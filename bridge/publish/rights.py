@@ -7,9 +7,10 @@ part of Write.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from aiokafka.errors import IncompatibleBrokerVersion
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Bytes, Int16, Int32, Schema, String
 
@@ -39,9 +40,9 @@ async def missing_rights(settings: KafkaSettings, plan: TopicPlan) -> list[Lacki
     """One per resource on which the user lacks something. Raises `EnvironmentUnavailable`."""
     async with Admin(settings) as admin:
         names = [topic.name for topic in plan.declared()]
-        topics = await admin.ask("tell rights on topics", RightsOnTopics(names))
-        found = list(_of_topics(topics))
-        absent = {name for error, name, *_ in topics.topics if error not in (0, _TOPIC_REFUSED)}
+        topics = await _told(admin.ask("tell rights on topics", RightsOnTopics(names)))
+        found = list(_of_topics(topics)) if topics is not None else []
+        absent = {name for error, name, *_ in topics.topics if error not in (0, _TOPIC_REFUSED)} if topics else set()
         if absent and settings.create_topics:
             try:
                 await admin.create(
@@ -55,12 +56,25 @@ async def missing_rights(settings: KafkaSettings, plan: TopicPlan) -> list[Lacki
         if coordinator is None:
             found.append(_lack(["Read"], f"group {group}"))
         else:
-            found += _of_group(await admin.ask("tell rights on groups", RightsOnGroup(group), coordinator), group)
+            answer = await _told(admin.ask("tell rights on groups", RightsOnGroup(group), coordinator))
+            found += _of_group(answer, group) if answer is not None else ()
         request = DescribeTransactionsRequest([f"{plan.bridge}-0"])
-        transactions = await admin.ask("tell rights on transactional ids", request)
-        if any(state[0] == _ID_REFUSED for state in transactions.transaction_states):
+        transactions = await _told(admin.ask("tell rights on transactional ids", request))
+        if transactions is not None and any(state[0] == _ID_REFUSED for state in transactions.transaction_states):
             found.append(_lack(["Write"], f"transactional ids {plan.bridge}-*"))
         return found
+
+
+async def _told(answer: Coroutine[Any, Any, Any]) -> Any:
+    """The answer; None from a Kafka that does not know the question: the last of them came with 3.0."""
+    try:
+        return await answer
+    except NotImplementedError:
+        return None
+    except EnvironmentUnavailable as error:
+        if isinstance(error.__cause__, IncompatibleBrokerVersion):
+            return None
+        raise
 
 
 def _of_topics(answer: Any) -> Iterator[Lacking]:

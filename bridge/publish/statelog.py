@@ -22,7 +22,7 @@ from bridge.store.base import Store
 from bridge.store.record import marker_key
 
 APPLY_RECORDS_MAX = 2_000
-"""Per local transaction, and between two chances for other tasks: about ten milliseconds."""
+"""Applied at once, and between two chances for other tasks: about ten milliseconds."""
 
 _TOMBSTONE_MS = TOMBSTONE_DAYS * 24 * 3600 * 1000
 _SKEW_MS = 3600 * 1000

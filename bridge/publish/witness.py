@@ -26,6 +26,9 @@ from bridge.store.record import counters_key, decode_counters
 LAST_OFFSETS = 200
 """Per partition of the event topics: one fetch for all of them."""
 
+DIGITS_MAX = 18
+"""Of a sequence; whatever has more of them was written by nobody who counts."""
+
 _STRUCTURED = b"application/cloudevents"
 """Begin of the content type of events in structured mode."""
 
@@ -73,4 +76,4 @@ def sequence_of(message: Message) -> int:
     if value is None and (headers.get("content-type") or b"").startswith(_STRUCTURED):
         with suppress(orjson.JSONDecodeError, KeyError, TypeError):
             value = str(orjson.loads(message.value or b"")["sequence"]).encode()
-    return int(value) if value is not None and value.isdigit() else 0
+    return int(value) if value is not None and value.isdigit() and len(value) <= DIGITS_MAX else 0

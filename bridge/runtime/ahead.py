@@ -49,6 +49,8 @@ class Ahead:
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()  # looked at: what nobody wants is no complaint
 
 
 async def _caught(page: Coroutine[Any, Any, Page]) -> Page | SourceError:

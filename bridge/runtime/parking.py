@@ -2,7 +2,7 @@
 
 What a feed's answer does to us may end the whole life of its shard. The count of such surprises outlives the shard's
 lives, so each of them is longer than the one before; after some in a row the feed is *parked*: told by
-`bridge_feeds_parked` and tried again only now and then. One good answer ends it.
+`bridge_feeds_parked` and tried again only now and then. A reading that comes to its end ends it.
 """
 
 from __future__ import annotations

@@ -133,7 +133,8 @@ class Reading:
                 self._blame(error, self._parking.polls)
                 raise
             backoff = Backoff()
-            self._parking.polls.over()
+            if not more:  # a page may be good each time, and be lost each time with the life that the next one ends
+                self._parking.polls.over()
             self._recovered()
             self._metrics.loop_progress(self._source, self._feed.collection)
             if not more:
@@ -174,7 +175,7 @@ class Reading:
                     return
                 sweep = Sweep(self._clock.wall(), begin)
             try:
-                await self._sweep_page(cursor, sweep)
+                complete = await self._sweep_page(cursor, sweep)
             except SourceError as error:
                 # Polls go on as if nothing had happened; they tell more about the provider's health.
                 self._sweep_backoff = self._sweep_backoff.failed()
@@ -185,12 +186,13 @@ class Reading:
                 self._blame(error, self._parking.sweeps)
                 raise
             self._sweep_backoff = Backoff()
-            self._parking.sweeps.over()
+            if complete:
+                self._parking.sweeps.over()
             if self._clock.monotonic() >= deadline:
                 return
 
-    async def _sweep_page(self, cursor: Cursor, sweep: Sweep) -> None:
-        """The next one; a sweep whose position is refused begins again."""
+    async def _sweep_page(self, cursor: Cursor, sweep: Sweep) -> bool:
+        """The next one; a sweep whose position is refused begins again. True when it was the last."""
         try:
             page = await self._page(sweep.cursor)
         except CursorRejected:
@@ -198,6 +200,7 @@ class Reading:
             page = await self._page(sweep.cursor)
         following = sweep._replace(cursor=None if page.complete else page.cursor)
         await self._take(replace(page, cursor=joined(cursor, following)))
+        return page.complete
 
     async def _page(self, cursor: Cursor | None) -> Page:
         # Before the page and not after it: who waits holds none.

@@ -15,7 +15,7 @@ ACCESS_PROBE_S = 60.0
 
 
 class Backoff(NamedTuple):
-    """Exponential growth with a cap; a value, advanced by `next`."""
+    """Exponential growth with a cap; a value, advanced by `failed`."""
 
     attempts: int = 0
 

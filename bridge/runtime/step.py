@@ -185,6 +185,8 @@ class SourceStep:
         if change is None:
             if document.version > record.version:
                 # Nothing that counts is new but its time; a copy from in between, shown late, must not pass for newer.
+                # The price: of two writers whose clocks differ, the one that is behind is not seen until it writes
+                # again.
                 self._put(collection, document.uid, record._replace(version=document.version), None)
             return _Fate.UNCHANGED
         after_json = _canonical(document.body)

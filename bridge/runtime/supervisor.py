@@ -165,6 +165,7 @@ class Supervisor:
         except BaseExceptionGroup as error:
             raise first_leaf(error) from None
         finally:
+            self._turned_at = self._clock.monotonic()
             self.assignment = None
             await inbox.stop()
 

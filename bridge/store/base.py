@@ -51,5 +51,5 @@ class Store(Protocol):
         ...
 
     def close(self) -> None:
-        """Release the file; idempotent. What was applied stays."""
+        """Release the file; idempotent. What was applied stays, as far as the disk takes it."""
         ...

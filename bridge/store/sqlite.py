@@ -46,7 +46,8 @@ GROUP_RECORDS_MAX = 16_000
 """Records in one local transaction; what a crash at most leaves to be read again from Kafka."""
 
 GROUP_S_MAX = 1.0
-"""Seconds that one local transaction stays open while batches come in."""
+"""Seconds that one local transaction stays open while batches come in; the first one after that ends it. What comes
+last before a pause stays in it meanwhile, and a crash would have it read again."""
 
 PAGE_BYTES = 16 * 1024
 """Of the file. A record is one to two KiB, and many in a page cost a third less than SQLite's 4096 bytes."""
@@ -98,9 +99,12 @@ class SqliteStore:
         self._salt = salt
         self._clock = clock
         self._folders: dict[str, int] = dict(connection.execute("SELECT name, id FROM folders"))
+        if any(type(name) is not str for name in self._folders):
+            raise CacheDamaged("a folder has no name")
         self._lately: dict[str, int] = {}  # hashes of keys that were asked for; most of them are put next
         self._grouped = 0
         self._group_since = 0.0
+        self._interrupted = False
 
     @classmethod
     def open(
@@ -258,7 +262,7 @@ class SqliteStore:
         for number in numbers:
             rows = self._db.execute("SELECT key, hash, value, crc FROM state WHERE folder = ?", (number,))
             for key, hashed, value, crc in rows:
-                if self._hash(key) != hashed:
+                if type(key) is not str or self._hash(key) != hashed:
                     raise CacheDamaged(_WRONG_KEY)
                 if key.startswith(prefix):
                     yield key, _checked(key, hashed, value, crc)
@@ -269,12 +273,15 @@ class SqliteStore:
         Takes some seconds per million rows; may run in a thread while nobody else uses the store. Values are left to
         their checksums.
         """
+        if self._interrupted:
+            raise sqlite3.OperationalError("interrupted")
         (said,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
         if said != "ok":
             raise CacheDamaged(f"the cache is damaged: {said}")
 
     def interrupt(self) -> None:
-        """End a `check` that runs in another thread; it raises."""
+        """End a `check` that runs in another thread, or is about to; it raises."""
+        self._interrupted = True
         self._db.interrupt()
 
     def close(self) -> None:
@@ -292,7 +299,7 @@ def _folder_name(key: str) -> str:
 
 
 def remove(path: Path) -> None:
-    """Throw a cache file away, its WAL included."""
+    """Throw a cache file away, with its journal or WAL."""
     for suffix in ("", "-wal", "-shm", "-journal"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
@@ -339,8 +346,10 @@ def _sealed(text: str) -> str:
     return f"{text} {zlib.crc32(text.encode())}"
 
 
-def _unsealed(sealed: str) -> str:
-    """Raises `ValueError`."""
+def _unsealed(sealed: object) -> str:
+    """Raises `ValueError`. `object`: a flipped bit turns SQLite's texts into blobs and the reverse."""
+    if type(sealed) is not str:
+        raise ValueError("damaged")
     text, _, crc = sealed.rpartition(" ")
     if str(zlib.crc32(text.encode())) != crc:
         raise ValueError("damaged")
@@ -348,6 +357,6 @@ def _unsealed(sealed: str) -> str:
 
 
 def _checked(key: str, hashed: int, value: bytes, crc: int) -> bytes:
-    if _crc(hashed, value) != crc:
+    if type(value) is not bytes or _crc(hashed, value) != crc:
         raise CacheDamaged(f"the cached value of {json.dumps(key)} is damaged")
     return value

@@ -24,10 +24,12 @@ class Group:
     generation = 1
     rebalancing = False
     confirmed_at = float("inf")
+    leaving_s = 0.0
 
     async def start(self) -> None: ...
 
-    async def stop(self) -> None: ...
+    async def stop(self) -> None:
+        await asyncio.sleep(self.leaving_s)
 
     def assignment(self) -> frozenset[int]:
         return frozenset({NUMBER})
@@ -46,15 +48,19 @@ class Group:
 class Process:
     """A supervisor over a real assignment and real shards. lives: when each began, and why the one before had ended."""
 
-    def __init__(self, clock: VirtualClock, *, sweep_interval_s: float = SWEEP_INTERVAL_S) -> None:
-        self.house = House(clock)
+    def __init__(self, clock: VirtualClock, *, sweep_interval_s: float = SWEEP_INTERVAL_S, customers: int = 50) -> None:
+        self.house = House(clock, customers)
         plans = dict.fromkeys((Collection.CUSTOMERS, Collection.TAGS), ReadingPlan(5.0, sweep_interval_s))
         self.house.reader = replace(self.house.reader, plans=plans)
         self.lives: list[tuple[float, str]] = []
         self.hangs = False
         self.build_shard: Callable[[], Shard] = self.house.shard
-        ports = LifePorts(self._prepare, self._inspect, lambda: cast(Inbox, Group()), self._assignment, lambda: 0.0)
+        ports = LifePorts(self._prepare, self._inspect, self._group, self._assignment, lambda: 0.0)
         self.supervisor = Supervisor(ports, [], clock, grace_s=20.0)
+
+    def _group(self) -> Inbox:
+        self.group = Group()
+        return cast(Inbox, self.group)
 
     async def _prepare(self) -> Cluster:
         if self.hangs:

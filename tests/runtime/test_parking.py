@@ -127,6 +127,34 @@ def test_a_page_that_breaks_the_shard_each_time_leaves_it_longer_and_longer_live
     run_virtual(main)
 
 
+def test_a_good_page_before_the_one_that_breaks_the_shard_ends_no_row_of_surprises(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is lost with the life, and is good again in the next one."""
+
+    async def main(clock: VirtualClock) -> None:
+        process = Process(clock, customers=350)
+        absorb = SourceStep.absorb
+        broken: list[float] = []
+
+        def surprise(self: SourceStep, collection: Collection, page: Page, *rest: Any) -> Any:
+            if collection is Collection.CUSTOMERS and self.documents(collection):
+                broken.append(clock.monotonic())
+                raise KeyError("a name")
+            return absorb(self, collection, page, *rest)
+
+        async def body() -> None:
+            with monkeypatch.context() as patched:
+                patched.setattr(SourceStep, "absorb", surprise)
+                await asyncio.sleep(HOUR_S)
+            assert PARKED_AFTER <= len(broken) < PARKED_AFTER + HOUR_S / PARKED_RETRY_S
+            assert parked(process.house) == {"customers": 1.0, "tags": 0.0}
+
+        await running(process, body)
+
+    run_virtual(main)
+
+
 def test_what_kafka_and_the_disk_do_is_blamed_on_no_feed(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main(clock: VirtualClock) -> None:
         process = Process(clock)

@@ -126,6 +126,26 @@ def test_live_says_no_when_the_loops_stand_still_and_yes_however_long_kafka_is_a
     run_virtual(main)
 
 
+def test_live_says_yes_while_a_long_life_ends() -> None:
+    """Leaving the group takes seconds when Kafka is away."""
+
+    async def main(clock: VirtualClock) -> None:
+        process = Process(clock)
+        running = asyncio.get_running_loop().create_task(process.supervisor.run())
+        await asyncio.sleep(STALLED_S * 3)
+        supervisor = process.supervisor
+        process.group.leaving_s = 8.0
+        tasks()["inbox poller"].cancel()
+        for _ in range(70):
+            await asyncio.sleep(0.1)
+            assert supervisor.live
+        assert supervisor.assignment is None, "it is still leaving"
+        supervisor.stop()
+        await running
+
+    run_virtual(main)
+
+
 def test_live_says_no_when_the_inbox_is_not_polled_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main(clock: VirtualClock) -> None:
         process = Process(clock)

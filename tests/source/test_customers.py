@@ -18,7 +18,7 @@ from bridge.sandbox.switches import Switches
 from bridge.sandbox.world import Rates, World
 from bridge.source.dintero import DinteroSource
 from bridge.source.dintero.cursor import Poll, Sweep, UnknownCursor, dump, load
-from bridge.source.feed import Cursor, Feed, Page
+from bridge.source.feed import Cursor, Feed, Page, none_familiar
 from bridge.source.transport import Request, Response
 from tests.source.providing import USERS, Provider, answer, dated, query_of, source_over
 from tests.source.rows import customer_row, tombstone_row, uid_of
@@ -629,6 +629,24 @@ def test_rows_from_the_future_do_not_poison_the_cursor(year: int, count: int) ->
             assert (page.caught_up_to is not None) == (count < 100)  # nothing is claimed that was not seen
         assert mirror.documents[uid_of(5000)].version == 0
         assert len(mirror.documents) == 50 + count
+
+    run_virtual(main)
+
+
+def test_a_row_from_the_future_is_looked_at_again_until_its_time_is_believed() -> None:
+    """Were it recognised by its fingerprint, a late copy of what it was before would pass for newer."""
+
+    async def main(clock: VirtualClock) -> None:
+        shop = Shop(clock, [customer_row(0, WALL_START - 100), customer_row(1, WALL_START - 50)])
+        feed = customers_of(Provider(shop), clock)
+        mirror = Mirror(feed, clock)
+        await mirror.read()
+        shop.rows.append(customer_row(2, WALL_START + 5))
+        ahead = await feed.page(mirror.cursor, none_familiar)
+        assert uid_of(2) in {document.uid for document in ahead.documents}
+        assert uid_of(2) not in ahead.fingerprints
+        await clock.sleep(10)
+        assert uid_of(2) in (await feed.page(mirror.cursor, none_familiar)).fingerprints
 
     run_virtual(main)
 

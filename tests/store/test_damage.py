@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -92,6 +93,28 @@ def test_flipped_bits_are_noticed_wherever_they_are(bits: list[int]) -> None:
     for bit in bits:
         data[bit // 8] ^= 1 << bit % 8
     belief(bytes(data))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE state SET value = CAST(value AS TEXT)",
+        "UPDATE state SET key = CAST(key AS BLOB)",
+        "UPDATE folders SET name = CAST(name AS BLOB)",
+        "UPDATE meta SET value = CAST(value AS BLOB) WHERE name = 'position'",
+        "UPDATE meta SET value = CAST(value AS BLOB) WHERE name = 'salt'",
+        "UPDATE meta SET value = CAST(value AS BLOB) WHERE name = 'changed_at'",
+    ],
+)
+def test_a_text_that_became_a_blob_is_noticed_and_so_is_the_reverse(change: str) -> None:
+    """One bit of SQLite's type code; its own check finds nothing wrong with either."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "c"
+        filled(path)
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("PRAGMA journal_mode = PERSIST")
+            db.execute(change)
+        assert believed(path) in ("fresh", "refused")
 
 
 def where(text: bytes) -> int:

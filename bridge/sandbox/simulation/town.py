@@ -131,14 +131,15 @@ class Town:
         return False
 
     async def _stop(self) -> list[str]:
-        tasks = []
+        tasks, asleep_s = [], 0.0
         for slot in self.slots:
             if slot.running and slot.process is not None and slot.task is not None:
                 slot.process.supervisor.stop()
                 tasks.append(slot.task)
+                asleep_s = max(asleep_s, slot.process.power.frozen_until - self.outside.clock.monotonic())
         if not tasks:
             return []
-        _, pending = await asyncio.wait(tasks, timeout=STOP_S_MAX)
+        _, pending = await asyncio.wait(tasks, timeout=asleep_s + STOP_S_MAX)
         for task in pending:
             task.cancel()
         return ["a process did not stop in time"] * len(pending)

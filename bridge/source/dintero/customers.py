@@ -262,7 +262,10 @@ def _mapped(rows: list[Any], answer: Answer, limit: int, familiar: Familiar | No
             moment = models.change_time(row)
         elif isinstance(result := models.customer(row, ENDPOINT), Document):
             moment = result.version or None
-            documents.append(result if result.version <= ceiling else result._replace(version=0))
+            if result.version > ceiling:
+                result = result._replace(version=0)
+                fingerprints.pop(result.uid, None)  # once its time is believable, it has to be taken note of
+            documents.append(result)
         elif isinstance(result, Gone):
             moment = result.at or None
             gone.append(result if result.at <= ceiling else result._replace(at=0))
