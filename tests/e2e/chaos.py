@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import random
 import shutil
@@ -40,8 +41,9 @@ from tests.support.processes import (
     wait_for,
 )
 
-RATES = {"sign_up": 600, "edit": 6000, "rename": 300, "delete": 300, "tag_create": 60, "tag_delete": 30}
-"""Changes per minute, together more than a hundred per second."""
+RATES = {"sign_up": 90, "edit": 6000, "rename": 300, "delete": 60, "tag_create": 6, "tag_delete": 5}
+"""Changes per minute, together more than a hundred per second. Each deletion costs the simulated provider several
+searches through all that ever were, so in half an hour many of them would be more than it can answer."""
 
 STILL = dict.fromkeys(RATES, 0)
 SOURCES = 4
@@ -52,6 +54,9 @@ BROKER_EVERY_S = 60.0
 
 PAUSE_S = 9.0
 """Of a frozen process: several sessions, so that it wakes as a zombie."""
+
+PROVED_S = 15.0
+"""Behind the provider when nothing happens any more: far more than a few polls."""
 
 RECOVERY_S = 120.0
 """From the last fault until every source is owned and read again."""
@@ -226,6 +231,7 @@ async def chaos(seconds: float, seed: int, processes: int = 2) -> tuple[Counter[
                 await monkey.run(seconds)
                 await asyncio.to_thread(wait_for, "the recovery", lambda: owned(paths) == SOURCES, RECOVERY_S)
                 await asyncio.to_thread(put, f"{url}/sandbox/rates", STILL)
+                await asyncio.to_thread(wait_for, "everything", lambda: behind_s(paths) < PROVED_S, RECOVERY_S)
                 result = await asyncio.to_thread(command, "verify", "-c", str(paths[0]), "--online", timeout_s=600)
                 said = "\n".join(member.process.said() for member in members)
                 assert result.returncode == 0, result.stdout + result.stderr + said
@@ -242,6 +248,13 @@ def owned(paths: list[Path]) -> int:
         _, status = get(f"{listen_of(path)}/ready")
         total += sum(row["owned_here"] and row["ready"] for row in (status or {}).get("sources", ()))
     return total
+
+
+def behind_s(paths: list[Path]) -> float:
+    """How long ago that is proved published of which least is known; endless while nobody says."""
+    rows = [row for path in paths for row in (get(f"{listen_of(path)}/ready")[1] or {}).get("sources", ())]
+    found = [row["staleness_s"] for row in rows if row["owned_here"]]
+    return max(found) if len(found) == SOURCES and None not in found else math.inf
 
 
 def totals(done: Mapping[str, int]) -> str:
