@@ -561,6 +561,33 @@ def test_changes_in_another_order_than_their_times_are_all_read(order: str) -> N
     run_virtual(main)
 
 
+def test_rows_shown_twice_do_not_make_a_descending_page_look_ascending() -> None:
+    """Found by the simulator as a broken I7, in seed 8665 of its time: everything was claimed, and not everything read.
+
+    Changes come newest first. A page repeats a row of the page before at its head, so that the only two instants on it
+    ascend; whoever pages on from the greater one never sees what lies behind.
+    """
+
+    async def main(clock: VirtualClock) -> None:
+        def arrange(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            descending = rows[::-1]
+            return [descending[1]] * 99 + descending if len(rows) > 100 else descending
+
+        shop = Shop(clock, [customer_row(number, WALL_START - 9000 + number) for number in range(400)])
+        mirror = Mirror(customers_of(Provider(shop), clock), clock)
+        await mirror.settle()
+        await clock.sleep(1000)
+        for number in range(150):
+            await clock.sleep(1)
+            shop.change(number, status="new")
+        shop.arrange = arrange
+        await mirror.settle()
+        new = {uid for uid, document in mirror.documents.items() if document.body.get("status") == "new"}
+        assert new == uids(*range(150))
+
+    run_virtual(main)
+
+
 def test_customers_that_a_contact_pulls_into_the_page_do_not_move_the_position() -> None:
     """The first page ends with one whose own place is far behind; what lies between must still be read."""
 

@@ -228,7 +228,8 @@ class CustomersFeed:
     ) -> tuple[Poll | Sweep, bool, bool]:
         """Page on by the greatest change time, or let a sweep step in where that leads nowhere."""
         own = [moment for moment in mapped.times if moment >= since]
-        ascending = all(earlier <= later for earlier, later in pairwise(own))
+        # A row that is shown twice may be out of its place, and make a descending page look ascending.
+        ascending = all(earlier <= later for earlier, later in pairwise(own)) and not _repeats(_list_of(answer))
         if own and ascending and own[-1] - STEP_BACK > since:
             position = max(state.position, own[-1])
             return replace(state, position=position, since=own[-1] - STEP_BACK, quiet=False, empty=False), True, False
@@ -304,6 +305,17 @@ def _linked(rows: list[Any]) -> frozenset[str]:
             ids = [link.get("customer_id") for link in row["contact_for"] if isinstance(link, dict)]
             found.update(name for name in ids if isinstance(name, str))
     return frozenset(found)
+
+
+def _repeats(rows: list[Any]) -> bool:
+    """Whether a row is shown twice, other than as a customer that a contact is linked to."""
+    linked = _linked(rows)
+    ids = [
+        row.get("id")
+        for row in rows
+        if isinstance(row, dict) and not (isinstance(row.get("customer_id"), str) and row["customer_id"] in linked)
+    ]
+    return len({uid for uid in ids if isinstance(uid, str)}) < len(ids)
 
 
 def _noted(state: State, mapped: _Rows, answer: Answer) -> State:
