@@ -88,7 +88,7 @@ class SourceStep:
         self._clock = clock
         self._counters = decode_counters(ledger.get(counters_key(self._source)))
         self._events: dict[EventType, list[int]] = {}
-        self._added = self._at = 0
+        self._sequence = self._deletions = self._added = self._at = 0
         self._prefix = self._topic = ""
 
     @property
@@ -187,7 +187,7 @@ class SourceStep:
                 # Nothing that counts is new but its time; a copy from in between, shown late, must not pass for newer.
                 # The price: of two writers whose clocks differ, the one that is behind is not seen until it writes
                 # again.
-                self._put(collection, document.uid, record._replace(version=document.version), None)
+                self._put(document.uid, record._replace(version=document.version), None)
             return _Fate.UNCHANGED
         after_json = _canonical(document.body)
         if record.document is None and cause.path is Path.SNAPSHOT and self._limits.silent_snapshot:
@@ -236,7 +236,7 @@ class SourceStep:
             self._ledger.put(self._prefix + uid, None)
         else:
             # Never our own time: were our clock ahead, the provider's next change would look like an older copy.
-            self._put(collection, uid, StateRecord(change.after, max(version, record.version), sequence), after_json)
+            self._put(uid, StateRecord(change.after, max(version, record.version), sequence), after_json)
         self._sequence = sequence
         self._added += (change.before is None) - (change.after is None)
         self._deletions += change.after is None
@@ -267,7 +267,7 @@ class SourceStep:
         digest = blake2b(raw, digest_size=DIGEST_BYTES).hexdigest()
         key = key_of(self._source, collection, uid) if uid else key_of(self._source, REFUSED, f"{collection}/{digest}")
         stored = self._ledger.get(key)
-        record = decode_record(stored) if stored else StateRecord(None, 0, 0)
+        record = decode_record(stored) if stored else _UNKNOWN
         if record.refused == digest:
             return
         letter = DeadLetter(reason, detail, self._source, collection, endpoint, uid, raw)
@@ -294,7 +294,7 @@ class SourceStep:
             self._ledger.put(counters_key(self._source), encode_counters(self._counters))
             self._ledger.open.documents[self._source, collection] = self.documents(collection)
 
-    def _put(self, collection: Collection, uid: str, record: StateRecord, document_json: bytes | None) -> None:
+    def _put(self, uid: str, record: StateRecord, document_json: bytes | None) -> None:
         self._ledger.put(self._prefix + uid, encode_record(record, document_json))
 
     def _records(self, collection: Collection, uids: Sequence[str]) -> dict[str, StateRecord]:

@@ -6,7 +6,7 @@ import pytest
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """`events outside the transaction: noticed by seed 1 of 40: I3 …`, for the defects that were tried."""
+    """`events outside the transaction: seed 1 of 40: I2 …`, for the defects that were tried."""
     told = [
         properties["defect"]
         for outcome in ("passed", "failed")
