@@ -284,6 +284,33 @@ def test_a_cursor_that_runs_in_a_circle_is_noticed(length: int) -> None:
     run_virtual(main)
 
 
+def test_an_id_that_changes_hands_amid_a_sweep_does_not_pass_for_a_circle_for_ever() -> None:
+    """Found by the simulator: the position of the sweep was refused at each attempt, and polls had to wait for it."""
+
+    async def main(clock: VirtualClock) -> None:
+        rows = [customer_row(number, WALL_START - 1000) for number in range(500)]
+        mark = rows[199]["customer_id"]
+
+        def play(request: Request) -> Response:
+            query = query_of(request)
+            if "since_datetime" in query:
+                return dated([], clock.wall())
+            after = query.get("starting_after")
+            if after == rows[299]["customer_id"]:
+                rows[199]["customer_id"], rows[399]["customer_id"] = "renamed", mark
+            names = [row["customer_id"] for row in rows]
+            first = 0 if after is None else names.index(after) + 1
+            return dated(rows[first : first + 100], clock.wall())
+
+        mirror = Mirror(customers_of(Provider(play), clock, cursor_kind="customer_id"), clock)
+        await mirror.settle()
+        assert {document.body["customer_id"] for document in mirror.documents.values()} == {
+            row["customer_id"] for row in rows
+        }
+
+    run_virtual(main)
+
+
 def test_a_refused_cursor_begins_the_sweep_again_and_not_for_ever() -> None:
     async def main(clock: VirtualClock) -> None:
         shop = Shop(clock, [customer_row(number, WALL_START - 1000) for number in range(300)])
