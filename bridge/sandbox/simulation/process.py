@@ -38,6 +38,7 @@ from bridge.sandbox.simulation.plan import Plan
 from bridge.sandbox.simulation.ports import (
     ApiPort,
     Disk,
+    Lies,
     ProcessClock,
     ShiftingFeed,
     ToldMetrics,
@@ -80,6 +81,7 @@ class Outside:
     apis: Mapping[str, SandboxApi]
     clock: Clock
     story: Story
+    lies: dict[str, Lies]
     claims: list[Claim] = field(default_factory=list)
     openings: list[Opening] = field(default_factory=list)
 
@@ -201,9 +203,10 @@ class Process:
                 "client_secret": CLIENT_SECRET,
                 "request_rate": plan.request_rate,
                 "page_limit": plan.page_limit,
+                "cursor_kind": plan.cursor_kind,
             }
         )
-        port = ApiPort(api, self.power)
+        port = ApiPort(api, self.power, self._outside.lies[name])
         source = dintero.build(settings, port, self._clock, Unobserved(), self._chance.random)
         return SourceReader(
             account=source.account,
@@ -211,9 +214,13 @@ class Process:
             feeds=[
                 ShiftingFeed(feed, partial(_alive, api.world, collection), plan.old_rows, self._chance)
                 for collection, feed in source.feeds.items()
+                if collection in plan.collections[name]
             ],
-            plans={collection: ReadingPlan(plan.poll_interval_s, plan.sweep_interval_s) for collection in source.feeds},
-            silent_snapshot=False,
+            plans={
+                collection: ReadingPlan(plan.poll_interval_s, plan.sweep_interval_s, plan.delete_limit)
+                for collection in source.feeds
+            },
+            silent_snapshot=plan.silent,
             clock=self._clock,
             metrics=self._metrics,
             spread=self._chance.random,

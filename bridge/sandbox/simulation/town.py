@@ -15,11 +15,12 @@ from bridge.runtime.sweep import parted
 from bridge.sandbox.api import SandboxApi
 from bridge.sandbox.broker.cluster import Broker, Settings
 from bridge.sandbox.broker.link import Trouble
-from bridge.sandbox.simulation.check import COLLECTIONS, check
+from bridge.sandbox.simulation.check import check
 from bridge.sandbox.simulation.happenings import Happenings, Slot
 from bridge.sandbox.simulation.plan import Plan
-from bridge.sandbox.simulation.ports import Disk
+from bridge.sandbox.simulation.ports import Disk, Lies
 from bridge.sandbox.simulation.process import Outside
+from bridge.sandbox.simulation.provider import Provider
 from bridge.sandbox.simulation.story import Story
 from bridge.sandbox.simulation.truth import History
 from bridge.sandbox.switches import Switches
@@ -80,7 +81,7 @@ class Town:
             slot.trouble.end()
             if slot.running and slot.process is not None:
                 slot.process.power.cut_at = None
-        self.happenings.provider_well()
+        self.happenings.provider.well()
         for slot in self.slots:
             if not slot.running and (self.chance.random() < 0.7 or slot is self.slots[-1]):
                 self.happenings.start(slot)
@@ -100,7 +101,7 @@ class Town:
 
     def _unpublished(self, still: float) -> list[str]:
         said = {(claim.source, claim.collection) for claim in self.outside.claims if claim.until > still}
-        wanted = [(source, collection) for source in self.outside.apis for collection in COLLECTIONS]
+        wanted = [(source, collection) for source, read in self.plan.collections.items() for collection in read]
         missing = [f"{source}/{collection}" for source, collection in wanted if (source, collection) not in said]
         broker, topics = self.outside.broker, self.outside.topics
         for shard, letters in sorted(self.happenings.letters.items()):
@@ -108,7 +109,8 @@ class Town:
             if letters and broker.committed(topics.bridge, at) != broker.log(at).end:
                 missing.append(f"partition {shard} of the inbox")
         if self.plan.blind:
-            missing += [f"the sweep of {source}" for source in self.outside.apis if not self._swept(source, still)]
+            read = [source for source, names in self.plan.collections.items() if Collection.CUSTOMERS in names]
+            missing += [f"the sweep of {source}" for source in read if not self._swept(source, still)]
         return missing
 
     def _swept(self, source: str, still: float) -> bool:
@@ -174,17 +176,17 @@ def build(plan: Plan, clock: Clock, story: Story, group: asyncio.TaskGroup, fold
     broker.create(topics.declared())
     apis: dict[str, SandboxApi] = {}
     histories: dict[str, History] = {}
-    for number in range(plan.sources):
+    for number, name in enumerate(plan.collections):
         switches = Switches().changed(plan.switches)
         account = f"T{number:08d}"
         world = World(seed * 10 + number, plan.customers, plan.tags, plan.rates, clock, account, rules=switches.rules())
-        histories[f"source-{number}"] = History(world)
-        apis[f"source-{number}"] = SandboxApi(world, switches, clock)
-    outside = Outside(plan, topics, broker, apis, clock, story)
+        histories[name] = History(world)
+        apis[name] = SandboxApi(world, switches, clock)
+    outside = Outside(plan, topics, broker, apis, clock, story, {name: Lies() for name in apis})
     slots = [
         Slot(name, Disk(None if folder is None else folder / name), Trouble(latency_s=plan.latency_s))
         for name in (f"process-{number}" for number in range(plan.processes))
     ]
     chance = Random(f"{seed}/fate")
-    happenings = Happenings(plan, outside, slots, histories, group, chance)
+    happenings = Happenings(plan, outside, slots, Provider(plan, outside, histories, chance), group, chance)
     return Town(plan, outside, slots, histories, happenings, chance)
