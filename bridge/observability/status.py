@@ -35,6 +35,7 @@ class CollectionStatus:
     mode: what is being done now: `snapshot`, `poll`, `sweep`, `paused` …
     staleness_s: as the metric; None when this process does not know.
     since: when `last_error` began; None while there is none.
+    held_uids: the first of the deletions that wait for a person.
     """
 
     collection: str
@@ -44,6 +45,7 @@ class CollectionStatus:
     deletions_held: int = 0
     last_error: str | None = None
     since: float | None = None
+    held_uids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,11 @@ def to_json(status: ProcessStatus) -> bytes:
             "ready": source.ready,
             "staleness_s": _worst(source),
             "error": next((redact.text(c.last_error) for c in source.collections if c.last_error), None),
+            "held": {
+                c.collection: {"deletions": c.deletions_held, "uids": list(map(redact.text, c.held_uids))}
+                for c in source.collections
+                if c.deletions_held
+            },
         }
         for source in status.sources
     ]

@@ -1,4 +1,4 @@
-"""Reading: the loop of one feed: page → confirm suspects → step → a sweep's pages → wait until it is due again.
+"""Reading: the loop of one feed: page → step → what is gone → a sweep's pages → wait until it is due again.
 
 One task per feed, owned by its shard's task group and ended by cancellation, which is safe at every await: a page
 that was not written into the ledger is simply read again. Provider trouble stays in here as back-off and status;
@@ -14,16 +14,17 @@ from functools import partial
 from typing import TypeVar
 
 from bridge.clock import Clock
-from bridge.detect.scan import DeleteLimit, suspects
+from bridge.detect.scan import DeleteLimit
 from bridge.errors import AccessDenied, CursorRejected, Malformed, RequestRefused, SourceError
 from bridge.event.envelope import EventBuilder
-from bridge.model import Account, Collection, Document, Path
+from bridge.model import Account, Collection, Path
 from bridge.observability.logs import Throttle, get_logger
 from bridge.observability.metrics import Metrics
 from bridge.publish.topics import TopicPlan
 from bridge.runtime.ahead import Ahead
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.parking import FORESEEN, Parking, Surprises
+from bridge.runtime.removal import Removal
 from bridge.runtime.schedule import ACCESS_PROBE_S, Backoff, wait_s
 from bridge.runtime.step import SourceStep, StepLimits
 from bridge.runtime.sweep import Sweep, joined, parted
@@ -57,7 +58,8 @@ class ReadingStatus:
     caught_up: bool = False
     last_error: str | None = None
     failing_since: float | None = None
-    held: frozenset[str] = field(default_factory=frozenset)
+    held: int = 0
+    held_uids: Sequence[str] = ()
 
 
 class Unforeseen(Malformed):
@@ -93,8 +95,13 @@ class Reading:
         self._begin_again = False
         self._sweep_backoff = Backoff()
         self._sweep_not_before = float("-inf")
+        self._removal_backoff = Backoff()
+        self._removal_not_before = float("-inf")
+        self._removal = Removal(feed, step, ledger, plan.delete_limit, clock, metrics, self._asked, spread)
+        self._reached: float | None = None  # what can be claimed as soon as nothing is open
         self._ahead = Ahead()
         self.status = ReadingStatus()
+        self._tell_held()
 
     @property
     def collection(self) -> Collection:
@@ -105,6 +112,12 @@ class Reading:
     def documents(self) -> int:
         """How many documents are known."""
         return self._step.documents(self._feed.collection)
+
+    def approve(self) -> int:
+        """A person lets go the deletions that are held; how many. They are read once more before they leave."""
+        count = self._removal.approve()
+        self._tell_held()
+        return count
 
     async def run(self) -> None:
         """Read for ever; ends by cancellation only. Errors of the provider never leave.
@@ -138,7 +151,9 @@ class Reading:
             self._recovered()
             self._metrics.loop_progress(self._source, self._feed.collection)
             if not more:
+                await self._remove()
                 await self._sweep_until(started + self._plan.poll_interval_s)
+                await self._remove()
                 await self._clock.sleep(wait_s(started, self._plan.poll_interval_s, self._clock.monotonic()))
 
     async def _stand_back(self) -> None:
@@ -160,8 +175,33 @@ class Reading:
         self._begin_again = False
         if sweep is None and page.caught_up_to is not None:
             sweep = Sweep(page.caught_up_to)
-        await self._take(replace(page, cursor=joined(page.cursor, sweep)))
+        await self._take(replace(page, cursor=joined(page.cursor, sweep)), Path.POLL)
         return page.more
+
+    async def _remove(self) -> None:
+        """Delete what is gone for sure, and claim what is proved by now."""
+        if self._removal.due and self._clock.monotonic() >= self._removal_not_before:
+            try:
+                await self._removal.settle()
+            except SourceError as error:
+                # Polls go on as if nothing had happened; only nothing is claimed meanwhile.
+                self._removal_backoff = self._removal_backoff.failed()
+                delay = self._trouble(error, self._removal_backoff, self._parking.sweeps)
+                self._removal_not_before = self._clock.monotonic() + delay
+                return
+            except Exception as error:
+                self._blame(error, self._parking.sweeps)
+                raise
+            self._removal_backoff = Backoff()
+        self._tell_held()
+        if self._reached is not None and not self._removal.open and not self._removal.refuted:
+            self.status.caught_up = True
+            self._ledger.open.caught_up[self._source, self._feed.collection] = self._reached
+            self._ledger.wake()
+        self._reached = None
+
+    def _tell_held(self) -> None:
+        self.status.held, self.status.held_uids = self._removal.held, self._removal.held_uids
 
     async def _sweep_until(self, deadline: float) -> None:
         """Pages of a sweep in the time between two polls; at least one, so that a busy feed is swept too."""
@@ -174,6 +214,7 @@ class Reading:
                 if begin is None:
                     return
                 sweep = Sweep(self._clock.wall(), begin)
+                self._removal.sweep_begins()
             try:
                 complete = await self._sweep_page(cursor, sweep)
             except SourceError as error:
@@ -199,7 +240,7 @@ class Reading:
             sweep = Sweep(sweep.began_at, self._feed.sweep(cursor))
             page = await self._page(sweep.cursor)
         following = sweep._replace(cursor=None if page.complete else page.cursor)
-        await self._take(replace(page, cursor=joined(cursor, following)))
+        await self._take(replace(page, cursor=joined(cursor, following)), Path.SWEEP)
         return page.complete
 
     async def _page(self, cursor: Cursor | None) -> Page:
@@ -207,27 +248,23 @@ class Reading:
         await self._ledger.wait_room()
         return await self._asked(self._feed.page(cursor, partial(self._step.familiar, self._feed.collection)))
 
-    async def _take(self, page: Page) -> None:
-        """Make the page true."""
+    async def _take(self, page: Page, by: Path) -> None:
+        """Make the page true. by: POLL for polls and the first complete reading, SWEEP for what is read beside them."""
         collection = self._feed.collection
         self.status.mode = page.path
-        confirmed = await self._confirm(page)
-        gone_at = {gone.uid: gone.at for gone in page.gone}
+        absent = await self._removal.look(page, by)
         if page.more and page.path is Path.SNAPSHOT and not page.complete:
             # Only these: other pages are compared with what is known, which this page is about to change.
             following, _ = parted(page.cursor)
             if following is not None:
                 await self._ahead.start(following, self._page(following))
-        result = self._step.absorb(collection, page, confirmed, gone_at)
+        self._removal.note(page, by, absent)
+        result = self._step.absorb(collection, page)
         self._metrics.documents_read(self._source, collection, result.read)
         self._metrics.documents_unchanged(self._source, collection, result.unchanged)
         self._tell_progress(page)
-        # A whole reading that lacked what is there after all may have lacked what nobody knows yet, too.
-        refuted = page.whole and any(confirmed[uid] is not None for uid in confirmed.keys() - gone_at.keys())
-        if page.caught_up_to is not None and not self.status.held and not refuted:
-            self.status.caught_up = True
-            self._ledger.open.caught_up[self._source, collection] = page.caught_up_to
-            self._ledger.wake()
+        if page.caught_up_to is not None:
+            self._reached = page.caught_up_to
 
     def _tell_progress(self, page: Page) -> None:
         """A complete reading may take hours; say now and then how far it is."""
@@ -241,18 +278,6 @@ class Reading:
                 path=page.path,
                 documents=self.documents,
             )
-
-    async def _confirm(self, page: Page) -> Mapping[str, Document | None]:
-        """Second look at every known document that seems to be gone."""
-        collection = self._feed.collection
-        uids = [gone.uid for gone in page.gone]
-        if page.whole:
-            uids += self._missing(page)
-        known = self._step.known(collection, uids)
-        confirmed = dict(await self._asked(self._feed.fetch(known))) if known else {}
-        shown = {document.uid for document in page.documents}
-        refused = self._step.refused_only(collection, uids)
-        return confirmed | {uid: None for uid in refused if uid not in shown}
 
     async def _asked(self, call: Awaitable[Answer]) -> Answer:
         """A surprise in one feed is trouble of that feed; it must not stop its siblings."""
@@ -280,28 +305,6 @@ class Reading:
             if self._throttle.admit("parked") is not None:
                 said = self._parking.polls.said or self._parking.sweeps.said
                 log.error("the feed is parked", source=self._source, collection=self._feed.collection, detail=said)
-
-    def _missing(self, page: Page) -> list[str]:
-        """Known uids that a whole reading does not show; none when there are suspiciously many."""
-        collection = self._feed.collection
-        known = self._step.known_uids(collection)
-        seen = [document.uid for document in page.documents] + [gone.uid for gone in page.gone]
-        seen += page.familiar
-        seen += [reject.uid for reject in page.rejects if reject.uid is not None]
-        missing = suspects(known, seen)
-        published = frozenset(document.uid for document in self._step.known(collection, missing))
-        held = self._plan.delete_limit.holds(len(published), len(known))
-        self.status.held = published if held else frozenset()
-        self._metrics.deletions_held(self._source, collection, len(self.status.held))
-        if held and self._throttle.admit("held") is not None:
-            log.warning(
-                "too many documents missing at once, deletions held",
-                source=self._source,
-                collection=collection,
-                missing=len(published),
-                known=len(known),
-            )
-        return [] if held else missing
 
     @property
     def ready(self) -> bool:

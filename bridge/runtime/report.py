@@ -83,7 +83,8 @@ def _collection(source: str, reading: Reading, metrics: Metrics) -> CollectionSt
         mode=status.mode,
         staleness_s=metrics.staleness(source, reading.collection),
         documents=reading.documents,
-        deletions_held=len(status.held),
+        deletions_held=status.held,
+        held_uids=tuple(status.held_uids),
         last_error=status.last_error,
         since=status.failing_since,
     )

@@ -92,6 +92,11 @@ class SourceStep:
         self._prefix = self._topic = ""
 
     @property
+    def source(self) -> str:
+        """Whose steps these are."""
+        return self._source
+
+    @property
     def sequence(self) -> int:
         """Of the last event that was written, committed or not."""
         return self._counters.sequence
@@ -129,51 +134,72 @@ class SourceStep:
         prefix = key_of(self._source, collection, "")
         return [key[len(prefix) :] for key in self._ledger.keys(prefix)]
 
-    def absorb(
-        self, collection: Collection, page: Page, confirmed: Mapping[str, Document | None], gone_at: Mapping[str, int]
-    ) -> StepResult:
-        """Write everything that `page` means.
-
-        confirmed: what a second read said of the suspects, None for "surely gone". gone_at: when, in microseconds,
-        where the provider said so.
-        """
-        self._at = self._now()
-        self._prefix = key_of(self._source, collection, "")
-        self._topic = self._topics.events(collection)
-        before = self._counters
-        self._sequence, self._deletions, self._added, self._events = before.sequence, before.deletions, 0, {}
+    def absorb(self, collection: Collection, page: Page) -> StepResult:
+        """Write everything that the rows of `page` mean, and its cursor. What it shows as gone is left to `settle`."""
+        before = self._begin(collection)
         newest: dict[str, Document] = {}
         ambiguous: set[str] = set()
-        for document in (*page.documents, *(doc for doc in confirmed.values() if doc is not None)):
+        for document in page.documents:
             seen = newest.setdefault(document.uid, document)
             if seen is not document:
                 ambiguous.add(document.uid)
                 if document.version >= seen.version:
                     newest[document.uid] = document
-        gone = [uid for uid, document in confirmed.items() if document is None]
-        records = self._records(collection, [*newest, *gone])
+        records = self._records(collection, list(newest))
         cause = Cause(page.path)
         unchanged = len(page.familiar)
         for uid, document in newest.items():
-            if uid in confirmed and confirmed[uid] is None:
-                continue
             fate = self._document(collection, document, records.get(uid), cause)
             unchanged += fate is not _Fate.CHANGED
             fingerprint = page.fingerprints.get(uid)
             if fingerprint is not None and fate is not _Fate.IGNORED and uid not in ambiguous:
                 self._ledger.recognise(self._prefix + uid, fingerprint)
-        for uid in gone:
-            record = records.get(uid)
-            if record is not None:
-                self._delete(collection, uid, record, cause, gone_at.get(uid, 0))
         for reject in page.rejects:
             self._reject(collection, reject)
-        self._counters = self._counted(collection, before, page.path)
-        self._finish(collection, page.cursor, before)
-        if self._counters is not before:
-            self._ledger.wake(patient=page.path is Path.SNAPSHOT and page.more)
-        read = len(page.documents) + len(page.familiar)
-        return StepResult(read, unchanged, self._counters.sequence - before.sequence)
+        events = self._end(collection, before, page.path, patient=page.path is Path.SNAPSHOT and page.more)
+        self._keep_cursor(collection, page.cursor)
+        return StepResult(len(page.documents) + len(page.familiar), unchanged, events)
+
+    def settle(
+        self, collection: Collection, found: Mapping[str, Document | None], gone_at: Mapping[str, int], path: Path
+    ) -> None:
+        """Write what a second read said of documents that seemed to be gone; None for "surely gone".
+
+        gone_at: when, in microseconds, where the provider said so; else 0.
+        """
+        before = self._begin(collection)
+        records = self._records(collection, list(found))
+        cause = Cause(path)
+        for uid, document in found.items():
+            record = records.get(uid)
+            if document is not None:
+                self._document(collection, document, record, cause)
+            elif record is not None:
+                self._delete(collection, uid, record, cause, gone_at.get(uid, 0))
+        self._end(collection, before, path, patient=False)
+
+    def _begin(self, collection: Collection) -> Counters:
+        """The counters before the step."""
+        self._at = self._now()
+        self._prefix = key_of(self._source, collection, "")
+        self._topic = self._topics.events(collection)
+        before = self._counters
+        self._sequence, self._deletions, self._added, self._events = before.sequence, before.deletions, 0, {}
+        return before
+
+    def _end(self, collection: Collection, before: Counters, path: Path, *, patient: bool) -> int:
+        """Keep the counters, if the step has moved them, and ask for a commit; how many events there were."""
+        if self._sequence != before.sequence or self._added:
+            documents = before.documents.get(collection.value, 0) + self._added
+            for kind, moments in self._events.items():
+                self._ledger.tell(Published(self._source, collection, kind, path), moments)
+            self._counters = Counters(
+                self._sequence, self._deletions, {**before.documents, collection.value: documents}
+            )
+            self._ledger.put(counters_key(self._source), encode_counters(self._counters))
+            self._ledger.open.documents[self._source, collection] = documents
+            self._ledger.wake(patient=patient)
+        return self._sequence - before.sequence
 
     def _document(self, collection: Collection, document: Document, record: StateRecord | None, cause: Cause) -> _Fate:
         """Publish what changed."""
@@ -276,23 +302,11 @@ class SourceStep:
         self._ledger.put(key, encode_record(record._replace(refused=digest)))
         self._ledger.wake()
 
-    def _counted(self, collection: Collection, before: Counters, path: Path) -> Counters:
-        """The counters after this step; `before` itself when it changed none."""
-        if self._sequence == before.sequence and not self._added:
-            return before
-        documents = before.documents.get(collection.value, 0) + self._added
-        for kind, moments in self._events.items():
-            self._ledger.tell(Published(self._source, collection, kind, path), moments)
-        return Counters(self._sequence, self._deletions, {**before.documents, collection.value: documents})
-
-    def _finish(self, collection: Collection, cursor: Cursor, before: Counters) -> None:
+    def _keep_cursor(self, collection: Collection, cursor: Cursor) -> None:
         key = cursor_key(self._source, collection)
         encoded = encode_json(cursor)
         if self._ledger.get(key) != encoded:
             self._ledger.put(key, encoded)
-        if self._counters is not before:
-            self._ledger.put(counters_key(self._source), encode_counters(self._counters))
-            self._ledger.open.documents[self._source, collection] = self.documents(collection)
 
     def _put(self, uid: str, record: StateRecord, document_json: bytes | None) -> None:
         self._ledger.put(self._prefix + uid, encode_record(record, document_json))

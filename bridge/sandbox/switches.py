@@ -54,6 +54,8 @@ class Switches(Knobs):
     """By updated_at, then id."""
     since_with_cursor: Literal["error", "ignore_cursor", "ignore_since"] = "error"
     """Answer to `since_datetime` together with `starting_after`: 400, or one of them has no effect."""
+    tombstones: Literal["shown", "never"] = "shown"
+    """Whether any list with `include_deleted` shows deletions; never: a deleted customer is merely absent."""
     tombstones_in_since: Literal["by_deleted_at", "never"] = "by_deleted_at"
     """Whether `since_datetime` with `include_deleted` shows deletions."""
     linked_users: Literal["appended", "inside_limit"] = "appended"
