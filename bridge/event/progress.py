@@ -18,7 +18,9 @@ class Progress(BaseModel):
 
     source: str = Field(description="the source's id")
     collection: Collection = Field(description="of which collection")
-    complete_until: str = Field(description="what the provider had shown before is published, RFC 3339; never goes back")
+    complete_until: str = Field(
+        description="what the provider had shown before is published, RFC 3339; never goes back"
+    )
     sequence: int = Field(ge=0, description="and the events for it have numbers of the source up to this one")
     at: str = Field(description="when this was written, RFC 3339")
 

@@ -22,6 +22,7 @@ from bridge.observability.logs import Throttle, get_logger
 from bridge.observability.metrics import Metrics
 from bridge.publish.topics import TopicPlan
 from bridge.runtime.ahead import Ahead
+from bridge.runtime.control import Control, Interrupted
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.parking import FORESEEN, Parking, Surprises
 from bridge.runtime.schedule import ACCESS_PROBE_S, Backoff, wait_s
@@ -34,6 +35,9 @@ SWEEP_INTERVAL_S = 6 * 3600.0
 
 SAY_AGAIN_S = 30.0
 """Between two log lines about the same thing of the same feed."""
+
+PAUSED = "paused"
+"""The mode of a reading that a signal has paused."""
 
 Answer = TypeVar("Answer")
 
@@ -91,9 +95,12 @@ class Reading:
         self._spread = spread
         self._throttle = Throttle(SAY_AGAIN_S, clock)
         self._begin_again = False
+        self._stood_back = False
         self._sweep_backoff = Backoff()
         self._sweep_not_before = float("-inf")
         self._ahead = Ahead()
+        self._control = Control(source, feed.collection, ledger)
+        self._approved: frozenset[str] = frozenset()
         self.status = ReadingStatus()
 
     @property
@@ -112,12 +119,51 @@ class Reading:
         A surprise while a page is made true does: the ledger may hold half a page then, so the shard has to end.
         """
         try:
-            await self._stand_back()
-            await self._read_for_ever()
+            await self._control.run(self._read_for_ever, self._rest)
         finally:
             await self._ahead.stop()
 
+    # What signals ask for. Each writes what it changes into the ledger, then breaks off or wakes the loop.
+
+    def pause(self) -> bool:
+        """Ask the provider nothing any more; False when that is so already."""
+        if self._control.paused:
+            return False
+        self._control.pause(self._clock.wall())
+        self._control.call()
+        return True
+
+    def resume(self) -> bool:
+        """Go on, at once; False when it was not paused."""
+        if not self._control.paused:
+            return False
+        self._control.resume()
+        self._control.call()
+        return True
+
+    def resync(self) -> bool:
+        """Read everything again, at once or when it is not paused any more (True); what was under way begins anew."""
+        self._step.begin_again(self._feed.collection)
+        self._sweep_not_before = float("-inf")
+        self._control.call()
+        return self._control.paused
+
+    def approve(self) -> int:
+        """Let the deletions that are held go, if the next complete reading misses them too; how many are held."""
+        self._approved = self.status.held
+        self._control.call()
+        return len(self._approved)
+
+    async def _rest(self) -> None:
+        """While paused: nothing is under way, and what was wrong before is not wrong now."""
+        await self._ahead.stop()
+        self.status.mode = PAUSED
+        self.status.last_error = self.status.failing_since = None
+
     async def _read_for_ever(self) -> None:
+        if not self._stood_back:
+            self._stood_back = True  # also when a person breaks it off
+            await self._stand_back()
         backoff = Backoff()
         while True:
             started = self._clock.monotonic()
@@ -218,7 +264,10 @@ class Reading:
             following, _ = parted(page.cursor)
             if following is not None:
                 await self._ahead.start(following, self._page(following))
+        self._control.check()
         result = self._step.absorb(collection, page, confirmed, gone_at)
+        if page.whole:
+            self._approved = frozenset()
         self._metrics.documents_read(self._source, collection, result.read)
         self._metrics.documents_unchanged(self._source, collection, result.unchanged)
         self._tell_progress(page)
@@ -268,7 +317,7 @@ class Reading:
 
     def _blame(self, error: Exception, surprises: Surprises) -> None:
         """The life ends; if it is because of this feed, the next one shall know."""
-        if not isinstance(error, FORESEEN):
+        if not isinstance(error, (*FORESEEN, Interrupted)):
             surprises.happened(f"unforeseen {type(error).__name__} ended the shard. Please report it")
             self._tell_parked()
 
@@ -290,8 +339,9 @@ class Reading:
         seen += [reject.uid for reject in page.rejects if reject.uid is not None]
         missing = suspects(known, seen)
         published = frozenset(document.uid for document in self._step.known(collection, missing))
-        held = self._plan.delete_limit.holds(len(published), len(known))
-        self.status.held = published if held else frozenset()
+        allowed = published & self._approved
+        held = self._plan.delete_limit.holds(len(published - allowed), len(known))
+        self.status.held = published - allowed if held else frozenset()
         self._metrics.deletions_held(self._source, collection, len(self.status.held))
         if held and self._throttle.admit("held") is not None:
             log.warning(
@@ -301,11 +351,11 @@ class Reading:
                 missing=len(published),
                 known=len(known),
             )
-        return [] if held else missing
+        return sorted(allowed) if held else missing
 
     @property
     def ready(self) -> bool:
-        """True when the last request was answered."""
+        """True when the last request was answered, or nobody wants one."""
         return self.status.mode != "waiting" and self.status.last_error is None
 
     def _trouble(self, error: SourceError, backoff: Backoff, surprises: Surprises) -> float:

@@ -120,7 +120,7 @@ class House:
         self.api = SandboxApi(self.world, Switches.parse([f"{k}={v}" for k, v in switches.items()]), clock)
         account = Account("acme", "dintero", "T12345678")
         self.metrics = Metrics(
-            clock, Vocabulary(frozenset({"acme"}), frozenset(), frozenset(), frozenset({"unknown_kind"})), "0"
+            clock, Vocabulary(frozenset({"acme"}), frozenset(), frozenset(), frozenset({"malformed"})), "0"
         )
         settings = dintero.DinteroSettings(
             source="acme", account="T12345678", client_id="sandbox", client_secret="sandbox-secret", request_rate=1000

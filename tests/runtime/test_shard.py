@@ -161,7 +161,7 @@ def test_an_inbox_record_that_nobody_knows_is_kept_and_the_offset_moves_once() -
             shard.drain()
         letters = house.kafka.events("deadletters")
         assert [letter.value for letter in letters] == [b"poison", b""]
-        assert dict(letters[0].headers)["reason"] == b"unknown_kind"
+        assert dict(letters[0].headers)["reason"] == b"malformed"
         assert house.kafka.offset == 2
 
     run_virtual(main)
