@@ -20,6 +20,7 @@ from bridge.event.envelope import EventBuilder
 from bridge.model import Account, Collection, Document, Path
 from bridge.observability.logs import Throttle, get_logger
 from bridge.observability.metrics import Metrics
+from bridge.observability.status import PAUSED
 from bridge.publish.topics import TopicPlan
 from bridge.runtime.ahead import Ahead
 from bridge.runtime.control import Control, Interrupted
@@ -35,9 +36,6 @@ SWEEP_INTERVAL_S = 6 * 3600.0
 
 SAY_AGAIN_S = 30.0
 """Between two log lines about the same thing of the same feed."""
-
-PAUSED = "paused"
-"""The mode of a reading that a signal has paused."""
 
 Answer = TypeVar("Answer")
 
