@@ -14,6 +14,8 @@ from pathlib import Path
 
 from bridge import __version__
 from bridge.clock import Clock
+from bridge.commands.command import Kind, Reason
+from bridge.commands.outcome import Result
 from bridge.config import Config, SourceSection
 from bridge.event.catalog import CATALOG
 from bridge.event.envelope import EventBuilder
@@ -53,7 +55,7 @@ CACHES_KIB_MAX = 32 * 1024
 ENDPOINTS = frozenset({"token", "tags.list", "customers.list", "customers.read"})
 """Templates of the calls that are made."""
 
-DEADLETTER_REASONS = frozenset({"malformed", "too_large", "unknown_kind"})
+DEADLETTER_REASONS = frozenset({"malformed", "too_large"}) | frozenset(Reason)
 
 log = get_logger(__name__)
 
@@ -278,5 +280,7 @@ def _vocabulary(config: Config) -> Vocabulary:
         sources=frozenset(section.id for section in config.sources),
         endpoints=ENDPOINTS,
         event_types=frozenset(kind.type for kind in CATALOG),
-        reasons=DEADLETTER_REASONS,
+        reasons=frozenset(map(str, DEADLETTER_REASONS)),
+        kinds=frozenset(map(str, Kind)),
+        outcomes=frozenset(map(str, Result)),
     )

@@ -25,6 +25,9 @@ ROWS_MAX = 500
 REFRESH_S = 5
 """The page loads itself again; the default poll interval, so nothing changes faster."""
 
+PAUSED = "paused"
+"""The mode of a collection that a signal has paused."""
+
 _REDACT = Redactor()
 
 
@@ -147,6 +150,7 @@ def to_json(status: ProcessStatus) -> bytes:
             "owned_here": source.owned_here,
             "ready": source.ready,
             "staleness_s": _worst(source),
+            "paused": [redact.text(c.collection) for c in source.collections if c.mode == PAUSED],
             "error": next((redact.text(c.last_error) for c in source.collections if c.last_error), None),
             "held": {
                 c.collection: {"deletions": c.deletions_held, "uids": list(map(redact.text, c.held_uids))}

@@ -20,8 +20,10 @@ from bridge.event.envelope import EventBuilder
 from bridge.model import Account, Collection, Path
 from bridge.observability.logs import Throttle, get_logger
 from bridge.observability.metrics import Metrics
+from bridge.observability.status import PAUSED
 from bridge.publish.topics import TopicPlan
 from bridge.runtime.ahead import Ahead
+from bridge.runtime.control import Control, Interrupted
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.parking import FORESEEN, Parking, Surprises
 from bridge.runtime.removal import Removal
@@ -93,6 +95,7 @@ class Reading:
         self._spread = spread
         self._throttle = Throttle(SAY_AGAIN_S, clock)
         self._begin_again = False
+        self._stood_back = False
         self._sweep_backoff = Backoff()
         self._sweep_not_before = float("-inf")
         self._removal_backoff = Backoff()
@@ -100,6 +103,7 @@ class Reading:
         self._removal = Removal(feed, step, ledger, plan.delete_limit, clock, metrics, self._asked, spread)
         self._reached: float | None = None  # what can be claimed as soon as nothing is open
         self._ahead = Ahead()
+        self._control = Control(source, feed.collection, ledger)
         self.status = ReadingStatus()
         self._tell_held()
 
@@ -113,24 +117,58 @@ class Reading:
         """How many documents are known."""
         return self._step.documents(self._feed.collection)
 
-    def approve(self) -> int:
-        """A person lets go the deletions that are held; how many. They are read once more before they leave."""
-        count = self._removal.approve()
-        self._tell_held()
-        return count
-
     async def run(self) -> None:
         """Read for ever; ends by cancellation only. Errors of the provider never leave.
 
         A surprise while a page is made true does: the ledger may hold half a page then, so the shard has to end.
         """
         try:
-            await self._stand_back()
-            await self._read_for_ever()
+            await self._control.run(self._read_for_ever, self._rest)
         finally:
             await self._ahead.stop()
 
+    # What signals ask for. Each writes what it changes into the ledger, then breaks off or wakes the loop.
+
+    def pause(self) -> bool:
+        """Ask the provider nothing any more; False when that is so already."""
+        if self._control.paused:
+            return False
+        self._control.pause(self._clock.wall())
+        self._control.call()
+        return True
+
+    def resume(self) -> bool:
+        """Go on, at once; False when it was not paused."""
+        if not self._control.paused:
+            return False
+        self._control.resume()
+        self._control.call()
+        return True
+
+    def resync(self) -> bool:
+        """Read everything again, at once or when it is not paused any more (True); what was under way begins anew."""
+        self._step.begin_again(self._feed.collection)
+        self._sweep_not_before = float("-inf")
+        self._control.call()
+        return self._control.paused
+
+    def approve(self) -> int:
+        """A person lets go the deletions that are held; how many. They are read once more before they leave."""
+        count = self._removal.approve()
+        self._tell_held()
+        self._control.call()
+        return count
+
+    async def _rest(self) -> None:
+        """While paused: nothing is under way, and what was wrong before is not wrong now."""
+        await self._ahead.stop()
+        self.status.mode = PAUSED
+        self.status.last_error = self.status.failing_since = None
+
     async def _read_for_ever(self) -> None:
+        if not self._stood_back:
+            self._stood_back = True  # also when a person breaks it off
+            await self._stand_back()
         backoff = Backoff()
         while True:
             started = self._clock.monotonic()
@@ -258,6 +296,7 @@ class Reading:
             following, _ = parted(page.cursor)
             if following is not None:
                 await self._ahead.start(following, self._page(following))
+        self._control.check()
         self._removal.note(page, by, absent)
         result = self._step.absorb(collection, page)
         self._metrics.documents_read(self._source, collection, result.read)
@@ -293,7 +332,7 @@ class Reading:
 
     def _blame(self, error: Exception, surprises: Surprises) -> None:
         """The life ends; if it is because of this feed, the next one shall know."""
-        if not isinstance(error, FORESEEN):
+        if not isinstance(error, (*FORESEEN, Interrupted)):
             surprises.happened(f"unforeseen {type(error).__name__} ended the shard. Please report it")
             self._tell_parked()
 
@@ -308,7 +347,7 @@ class Reading:
 
     @property
     def ready(self) -> bool:
-        """True when the last request was answered."""
+        """True when the last request was answered, or nobody wants one."""
         return self.status.mode != "waiting" and self.status.last_error is None
 
     def _trouble(self, error: SourceError, backoff: Backoff, surprises: Surprises) -> float:

@@ -22,6 +22,7 @@ from bridge.publish.deadletter import DeadLetter
 from bridge.publish.topics import TopicPlan
 from bridge.publish.transaction import Record, record_bytes
 from bridge.runtime.ledger import Ledger, Published
+from bridge.runtime.sweep import AT_ONCE, joined, parted
 from bridge.source.feed import Cursor, Page
 from bridge.store.record import (
     Counters,
@@ -44,6 +45,10 @@ DIGEST_BYTES = 16
 
 REFUSED = "refused"
 """Third kind of state key, `source/refused/collection/digest`: rows that cannot be published and carry no uid."""
+
+
+ROUNDS = "rounds"
+"""Another: `source/rounds/tag`, what is known of the last reading of a tag's members."""
 
 
 _UNKNOWN = StateRecord(None, 0, 0)
@@ -109,6 +114,16 @@ class SourceStep:
         """Where the feed goes on; None before its first step."""
         stored = self._ledger.get(cursor_key(self._source, collection))
         return decode_json(stored) if stored else None
+
+    def begin_again(self, collection: Collection) -> None:
+        """A complete reading is due at once; the first one, when it is not over, begins from its start."""
+        cursor, sweep = parted(self.cursor(collection))
+        key = cursor_key(self._source, collection)
+        if cursor is not None:
+            self._ledger.put(key, None if sweep is None else encode_json(joined(cursor, AT_ONCE)))
+        if collection is Collection.MEMBERSHIPS:
+            for round_key in list(self._ledger.keys(key_of(self._source, ROUNDS, ""))):
+                self._ledger.put(round_key, None)
 
     def known(self, collection: Collection, uids: Sequence[str]) -> list[Document]:
         """The documents of these uids as they were last published."""

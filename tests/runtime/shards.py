@@ -119,9 +119,9 @@ class House:
         self.world = World(1, customers, tags, Rates(), clock)
         self.api = SandboxApi(self.world, Switches.parse([f"{k}={v}" for k, v in switches.items()]), clock)
         account = Account("acme", "dintero", "T12345678")
-        self.metrics = Metrics(
-            clock, Vocabulary(frozenset({"acme"}), frozenset(), frozenset(), frozenset({"unknown_kind"})), "0"
-        )
+        nothing: frozenset[str] = frozenset()
+        words = Vocabulary(frozenset({"acme"}), nothing, nothing, nothing, frozenset({"pause"}), frozenset({"applied"}))
+        self.metrics = Metrics(clock, words, "0")
         settings = dintero.DinteroSettings(
             source="acme", account="T12345678", client_id="sandbox", client_secret="sandbox-secret", request_rate=1000
         )
