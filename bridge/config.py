@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from bridge.detect.scan import DeleteLimit
 from bridge.errors import ConfigurationError
 from bridge.event.envelope import ContentMode
 from bridge.model import SOURCE_ID, Collection
@@ -47,6 +48,7 @@ SECONDS_MAX = 366 * 86_400.0
 _COLLECTIONS = ", ".join(Collection)
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|m|h|d)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)\s*%", re.ASCII)
 _RATE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s*/\s*(s|m)", re.ASCII)
 
 
@@ -86,9 +88,31 @@ def _interval(value: object) -> object:
     return {name: _interval(part) for name, part in value.items()}
 
 
+def parse_share(value: object) -> float:
+    """0.05 of `"5%"`; ValueError otherwise."""
+    match = _SHARE.fullmatch(value) if isinstance(value, str) else None
+    if match is None or float(match[1]) > 100:
+        raise ValueError('a share is a percentage, such as "5%" or "0.5%"')
+    return float(match[1]) / 100
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 Interval = Annotated[float | dict[Collection, float], BeforeValidator(_interval)]
 PerSecond = Annotated[float, BeforeValidator(lambda value: value if isinstance(value, float) else parse_rate(value))]
+Share = Annotated[float, BeforeValidator(parse_share)]
+
+
+class DeleteLimitSection(BaseModel):
+    """`delete_limit`: more deletions at once than **both** are held until a person approves them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    share: Share = DeleteLimit().share
+    documents: int = Field(DeleteLimit().documents, ge=0, le=1_000_000_000)
+
+    def limit(self) -> DeleteLimit:
+        """As the runtime takes it."""
+        return DeleteLimit(self.share, self.documents)
 
 
 class _Section(BaseModel):
@@ -134,6 +158,7 @@ class SourceSection(_Section):
     sweep_interval: Seconds = SWEEP_INTERVAL_S
     poll_overlap: Seconds = 10.0
     request_budget: PerSecond = 10.0
+    delete_limit: DeleteLimitSection = DeleteLimitSection()
     snapshot: Literal["events", "silent"] = "events"
     cursor_kind: Literal["id", "customer_id"] = "id"
 
@@ -273,6 +298,8 @@ def _fields_at(place: tuple[str | int, ...]) -> Iterator[str]:
         "sources": SourceSection,
     }
     model = sections.get(str(place[0]), Config) if place else Config
+    if place and place[-1] == "delete_limit":
+        model = DeleteLimitSection
     yield from model.model_fields
 
 

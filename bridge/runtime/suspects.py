@@ -62,7 +62,7 @@ class Suspects:
         prefix = suspect_key(source, collection, "")
         keys = list(ledger.keys(prefix))
         for key, value in ledger.get_many(keys).items():
-            self._keep(key[len(prefix) :], _decoded(value))
+            self._keep(key[len(prefix) :], decode_suspect(value))
 
     @property
     def any(self) -> bool:
@@ -144,6 +144,7 @@ class Suspects:
         self._by_uid[uid] = suspect
 
 
-def _decoded(value: bytes) -> Suspect:
+def decode_suspect(value: bytes) -> Suspect:
+    """A record of the state topic, as the key says."""
     fields = decode_json(value)
     return Suspect(Stage(fields["stage"]), Path(fields["by"]), fields["at"], fields["absent"], fields["since"])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bridge.cli import main
 from bridge.config import load, parse, parse_duration, parse_rate
+from bridge.detect.scan import DeleteLimit
 from bridge.errors import ConfigurationError
 from bridge.model import Collection
 
@@ -191,6 +192,31 @@ def test_no_duration_is_negative_or_endless(key: str, value: str) -> None:
         parse("\n".join(lines), "x.toml", Path())
     assert str(caught.value).startswith(f"x.toml: sources[1].{key}: ")
     assert "function" not in str(caught.value)
+
+
+def source_with(line: str) -> str:
+    lines = ["[kafka]", 'bootstrap_servers = ["k:9092"]', "[[sources]]", 'id = "a"', 'provider = "dintero"']
+    return "\n".join([*lines, 'account = "T12345678"', 'client_id = "c"', 'client_secret = "s"', line])
+
+
+def test_a_delete_limit_is_a_share_and_a_number() -> None:
+    config = parse(source_with('delete_limit = { share = "0.5%", documents = 10 }'), "x.toml", Path())
+    limit = config.sources[0].delete_limit.limit()
+    assert limit == DeleteLimit(0.005, 10)
+    assert parse(source_with(""), "x.toml", Path()).sources[0].delete_limit.limit() == DeleteLimit(0.05, 50)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ('{ share = "500%" }', r"sources\[1\]\.delete_limit\.share: a share is a percentage, such as"),
+        ("{ documents = -1 }", r"sources\[1\]\.delete_limit\.documents: "),
+        ("{ docments = 1 }", r'sources\[1\]\.delete_limit\.docments: unknown key; did you mean "documents"'),
+    ],
+)
+def test_a_wrong_delete_limit_is_named_with_its_place(value: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        parse(source_with(f"delete_limit = {value}"), "x.toml", Path())
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:99999", "127.0.0.1", ":80"])

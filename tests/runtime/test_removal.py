@@ -79,8 +79,7 @@ def test_a_third_of_the_customers_is_held_until_a_person_approves_and_then_exact
             assert reading(shard).status.held == len(gone)
             assert set(reading(shard).status.held_uids) <= gone
             assert (
-                'bridge_deletions_held{collection="customers",source="acme"} 60.0'
-                in house.metrics.render()[1].decode()
+                'bridge_deletions_held{collection="customers",source="acme"} 60.0' in house.metrics.render()[1].decode()
             )
             assert reading(shard).approve() == len(gone)
             await asyncio.sleep(2 * POLL_S)
