@@ -261,7 +261,14 @@ class SourceMetrics:
 def _reader(
     config: Config, section: SourceSection, source: dintero.DinteroSource, clock: Clock, metrics: Metrics
 ) -> SourceReader:
-    plans = {name: ReadingPlan(section.poll_interval_s(name), section.sweep_interval) for name in section.collections}
+    plans = {
+        name: ReadingPlan(
+            section.poll_interval_s(name),
+            section.sweep_interval,
+            poll_interval_s_max=section.poll_interval_s_max(name),
+        )
+        for name in section.collections
+    }
     return SourceReader(
         account=account_of(section),
         builder=EventBuilder(account_of(section), config.bridge.content_mode),
