@@ -265,7 +265,13 @@ def _reader(
 ) -> SourceReader:
     limit = section.delete_limit.limit()
     plans = {
-        name: ReadingPlan(section.poll_interval_s(name), section.sweep_interval, limit) for name in section.collections
+        name: ReadingPlan(
+            section.poll_interval_s(name),
+            section.sweep_interval,
+            limit,
+            poll_interval_s_max=section.poll_interval_s_max(name),
+        )
+        for name in section.collections
     }
     return SourceReader(
         account=account_of(section),

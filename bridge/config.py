@@ -45,6 +45,9 @@ SHARDS_MAX = 1024
 SECONDS_MAX = 366 * 86_400.0
 """Of any duration; a longer one is a slip."""
 
+POLL_INTERVAL = (5.0, 5.0)
+"""Shortest and longest, in seconds, where the file says nothing."""
+
 _COLLECTIONS = ", ".join(Collection)
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|m|h|d)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -78,14 +81,24 @@ def _seconds(value: object) -> float:
 def _interval(value: object) -> object:
     """Checked here and not by the types, because a union of two complains about both."""
     if not isinstance(value, dict):
-        seconds = _seconds(value)
-        if seconds == 0.0:
-            raise ValueError("an interval is longer than 0s")
-        return seconds
+        return _bounds(value)
     unknown = set(value) - set(Collection)
     if unknown:
         raise ValueError(f"knows no collection {', '.join(map(repr, sorted(unknown)))}; there are {_COLLECTIONS}")
-    return {name: _interval(part) for name, part in value.items()}
+    return {name: _bounds(part) for name, part in value.items()}
+
+
+def _bounds(value: object) -> tuple[float, float]:
+    """Shortest and longest of `"1s..30s"`; both the same of `"5s"`."""
+    if isinstance(value, str) and ".." in value:
+        shortest, longest = map(_seconds, value.split("..", 1))
+    else:
+        shortest = longest = _seconds(value)
+    if shortest == 0.0:
+        raise ValueError("an interval is longer than 0s")
+    if shortest > longest:
+        raise ValueError('a range begins with the shorter interval, such as "1s..30s"')
+    return shortest, longest
 
 
 def parse_share(value: object) -> float:
@@ -97,7 +110,8 @@ def parse_share(value: object) -> float:
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
-Interval = Annotated[float | dict[Collection, float], BeforeValidator(_interval)]
+Bounds = tuple[float, float]
+Interval = Annotated[Bounds | dict[Collection, Bounds], BeforeValidator(_interval)]
 PerSecond = Annotated[float, BeforeValidator(lambda value: value if isinstance(value, float) else parse_rate(value))]
 Share = Annotated[float, BeforeValidator(parse_share)]
 
@@ -154,7 +168,7 @@ class SourceSection(_Section):
     client_secret: SecretStr = Field(min_length=1)
     base_url: str | None = Field(None, pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$")  # None: the provider's own
     collections: list[Collection] = Field([Collection.CUSTOMERS, Collection.TAGS], min_length=1)
-    poll_interval: Interval = 5.0
+    poll_interval: Interval = POLL_INTERVAL
     sweep_interval: Seconds = SWEEP_INTERVAL_S
     poll_overlap: Seconds = 10.0
     request_budget: PerSecond = 10.0
@@ -192,9 +206,16 @@ class SourceSection(_Section):
         return self
 
     def poll_interval_s(self, collection: Collection) -> float:
-        """Seconds between two polls of a collection."""
+        """Seconds between two polls of a collection while it changes."""
+        return self._poll_bounds(collection)[0]
+
+    def poll_interval_s_max(self, collection: Collection) -> float:
+        """The same after a long time without a change."""
+        return self._poll_bounds(collection)[1]
+
+    def _poll_bounds(self, collection: Collection) -> Bounds:
         if isinstance(self.poll_interval, dict):
-            return self.poll_interval.get(collection, 5.0)
+            return self.poll_interval.get(collection, POLL_INTERVAL)
         return self.poll_interval
 
 

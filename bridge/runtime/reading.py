@@ -27,7 +27,7 @@ from bridge.runtime.control import Control, Interrupted
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.parking import FORESEEN, Parking, Surprises
 from bridge.runtime.removal import Removal
-from bridge.runtime.schedule import ACCESS_PROBE_S, Backoff, wait_s
+from bridge.runtime.schedule import ACCESS_PROBE_S, Backoff, Pace, wait_s
 from bridge.runtime.step import SourceStep, StepLimits
 from bridge.runtime.sweep import Sweep, joined, parted
 from bridge.source.feed import Cursor, Feed, Page
@@ -45,11 +45,15 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReadingPlan:
-    """How a feed is read: seconds between the starts of two polls or sweeps, and what needs a person's word."""
+    """How a feed is read: seconds between the starts of two polls or sweeps, and what needs a person's word.
+
+    poll_interval_s_max: how far the time between two polls grows while nothing changes; not at all by default.
+    """
 
     poll_interval_s: float
     sweep_interval_s: float = SWEEP_INTERVAL_S
     delete_limit: DeleteLimit = field(default_factory=DeleteLimit)
+    poll_interval_s_max: float = 0.0
 
 
 @dataclass(slots=True)
@@ -96,6 +100,8 @@ class Reading:
         self._throttle = Throttle(SAY_AGAIN_S, clock)
         self._begin_again = False
         self._stood_back = False
+        self._pace = Pace.between(plan.poll_interval_s, plan.poll_interval_s_max)
+        self._changed = False
         self._sweep_backoff = Backoff()
         self._sweep_not_before = float("-inf")
         self._removal_backoff = Backoff()
@@ -189,10 +195,11 @@ class Reading:
             self._recovered()
             self._metrics.loop_progress(self._source, self._feed.collection)
             if not more:
+                self._pace, self._changed = self._pace.changed() if self._changed else self._pace.quiet(), False
                 await self._remove()
-                await self._sweep_until(started + self._plan.poll_interval_s)
+                await self._sweep_until(started + self._pace.interval_s)
                 await self._remove()
-                await self._clock.sleep(wait_s(started, self._plan.poll_interval_s, self._clock.monotonic()))
+                await self._clock.sleep(wait_s(started, self._pace.interval_s, self._clock.monotonic()))
 
     async def _stand_back(self) -> None:
         """After a life that this feed has ended, let its siblings go on for a while."""
@@ -299,6 +306,7 @@ class Reading:
         self._control.check()
         self._removal.note(page, by, absent)
         result = self._step.absorb(collection, page)
+        self._changed = self._changed or result.events > 0
         self._metrics.documents_read(self._source, collection, result.read)
         self._metrics.documents_unchanged(self._source, collection, result.unchanged)
         self._tell_progress(page)

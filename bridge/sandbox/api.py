@@ -1,8 +1,8 @@
 """The simulated Dintero API: one implementation, in process as a `Transport` and over HTTP by `bridge.sandbox.http`.
 
-A request passes, in this order: the route on the raw path, faults that replace the answer, the shape of the ids in
-the path, the token, the account, the method, the scope, the endpoint, faults that spoil the answer. Paths are relative
-to the base URL, whose path is `/v1` over HTTP.
+A request passes, in this order: the route on the raw path, the limit per minute, faults that replace the answer, the
+shape of the ids in the path, the token, the account, the method, the scope, the endpoint, faults that spoil the answer.
+Paths are relative to the base URL, whose path is `/v1` over HTTP.
 
 Control routes, for tests, benchmarks and the demo; no token, no faults, not part of the provider:
 
@@ -29,6 +29,7 @@ from bridge.sandbox.dintero.access import Access
 from bridge.sandbox.dintero.answer import Answer, Call, refused
 from bridge.sandbox.dintero.endpoints import ENDPOINTS, Route, route, well_formed
 from bridge.sandbox.faults import Faults
+from bridge.sandbox.limit import RequestLimit
 from bridge.sandbox.population.customers import CONTACT
 from bridge.sandbox.switches import Switches
 from bridge.sandbox.world import World
@@ -71,6 +72,7 @@ class SandboxApi:
         self.clock = clock
         self.access = Access(client_id, client_secret, clock, Random(f"{world.seed}/tokens"))
         self._faults = Faults(world.fault_rng)
+        self._limit = RequestLimit()
         self._requests: Counter[str] = Counter()
         self._date = (0, "")
         self.switches = switches
@@ -120,6 +122,7 @@ class SandboxApi:
         except RequestRefused as no:
             answer = refused(no.status, str(no))
         answer.seal()
+        self._limit.tell(self._switches, self.world.clock.wall(), answer)
         answer.delay_s += self._switches.latency_ms / 1000
         answer.headers["date"] = self._http_date()
         answer.headers["etag"] = f'W/"{self.world.truth.number:x}-{len(answer.body):x}"'
@@ -145,7 +148,8 @@ class SandboxApi:
 
     def _serve(self, request: Request, there: Route) -> Answer:
         switches = self._switches
-        instead = self._faults.before(switches, there.endpoint, self.world.clock.wall())
+        now = self.world.clock.wall()
+        instead = self._limit.before(switches, now) or self._faults.before(switches, there.endpoint, now)
         if instead is not None:
             return instead
         if request.method not in {"GET", "HEAD"} and self._faults.lost(switches, there.endpoint):

@@ -44,6 +44,13 @@ class Switches(Knobs):
     head_users: bool = True
     """Whether the account has enabled HEAD on the customer list (else 405)."""
 
+    # Limit.
+    limit_per_minute: int = Field(default=0, ge=0)
+    """Requests of all kinds in a minute of the wall clock, beyond which the answer is 429; 0 is no limit."""
+    limit_headers: Literal["none", "x", "ratelimit", "draft"] = "none"
+    """How each answer tells what is left: not; `X-RateLimit-…`, the reset as Unix time; `RateLimit-…` in seconds; one
+    `RateLimit` header."""
+
     # Customer list.
     list_order: Literal["created", "created_descending", "id", "shuffled"] = "created"
     """Order without `since_datetime`: created_at then id ascending, its reverse, by id, anew for each request."""
@@ -80,7 +87,8 @@ class Switches(Knobs):
     management."""
     fault_429: float = _rate()
     fault_429_retry_after: str = Field(default="none", pattern=r"^[\x20-\x7e]*$")
-    """The header's text (`2`, or nonsense), `date` for an HTTP date two seconds ahead, `none` for no header."""
+    """The header's text (`2`, or nonsense), `date` for an HTTP date two seconds ahead (or when the limit below begins
+    anew), `none` for no header."""
     fault_500: float = _rate()
     fault_502_html: float = _rate()
     fault_200_html: float = _rate()

@@ -14,9 +14,11 @@ from typing import Any
 import orjson
 
 from bridge.errors import AccessDenied, Malformed, RequestRefused, RetryLater, SourceError
+from bridge.source.allowance import Allowance, allowance
+from bridge.source.budget import PAUSE_S_MAX
 from bridge.source.transport import Response
 
-RETRY_AFTER_S_MAX = 300.0
+RETRY_AFTER_S_MAX = PAUSE_S_MAX
 """Longer hints are shortened: a provider that means an hour says so again, and a wrong one costs five minutes."""
 
 _DATE_CHARS_MAX = 64
@@ -78,6 +80,12 @@ def retry_after(response: Response, wall: float) -> float | None:
         now = _http_date(response.headers.get("date", ""))
         seconds = until - (wall if now is None else now)
     return min(seconds, RETRY_AFTER_S_MAX) if seconds > 0 else None
+
+
+def allowed(response: Response, wall: float) -> Allowance | None:
+    """What the provider says is left of its limit; None when it does not say, or says nothing sensible."""
+    now = _http_date(response.headers.get("date", ""))
+    return allowance(response.headers, wall if now is None else now)
 
 
 def _http_date(text: str) -> float | None:

@@ -2,8 +2,9 @@
 
 `Exchange` is one request: it waits for the source's budget, sends, reports to the observer, and turns every status
 but 2xx into the error that says what to do. A 429 pauses **all** requests of the source until the provider's hint has
-passed, or for an own, growing wait when it gave none. `ApiClient` adds the credentials: a refused token is dropped,
-fetched once and the request repeated once. Neither retries anything else; that is decided above.
+passed, or for an own, growing wait when it gave none; what an answer says of the provider's limit sets the pace.
+`ApiClient` adds the credentials: a refused token is dropped, fetched once and the request repeated once. Neither
+retries anything else; that is decided above.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any, NamedTuple, Protocol
 
 from bridge.clock import Clock
 from bridge.errors import RetryLater
-from bridge.source.answer import RETRY_AFTER_S_MAX, failure, parse, retry_after, server_date
+from bridge.source.allowance import Allowance
+from bridge.source.answer import RETRY_AFTER_S_MAX, allowed, failure, parse, retry_after, server_date
 from bridge.source.budget import Priority, RequestBudget
 from bridge.source.transport import Request, Response, Transport
 
@@ -120,20 +122,28 @@ class Exchange:
             raise RetryLater(f"{endpoint}: {error}", delay_s=error.delay_s) from None
         finally:
             self._observer.request(endpoint, status, self._clock.monotonic() - started)
+        allowance = allowed(response, self._clock.wall())
         if response.status == 429:
-            self._hold(response, started)
-        elif response.status < 400:
+            self._hold(response, started, allowance)
+        if allowance is not None:
+            self._observer.throttled(self._budget.told(*allowance))
+        if response.status < 400:
             self._refusals = 0
         return response, asked_at
 
-    def _hold(self, response: Response, started: float) -> None:
-        """Pause the source. Of requests that were under way together only the first makes the own wait grow."""
+    def _hold(self, response: Response, started: float, allowance: Allowance | None) -> None:
+        """Pause the source. Of requests that were under way together only the first makes the own wait grow.
+
+        Who gives no hint but says when its limit begins anew has given one.
+        """
         now = self._clock.monotonic()
         if started >= self._refused_at:
             self._refusals += 1
             self._refused_at = now
             self._budget.throttled()
         hint = retry_after(response, self._clock.wall())
+        if hint is None and allowance is not None and allowance.remaining == 0:
+            hint = min(allowance.reset_s, RETRY_AFTER_S_MAX)
         own = THROTTLE_S_FIRST * 2.0 ** min(self._refusals - 1, 16)
         wait = min(own, RETRY_AFTER_S_MAX) if hint is None else hint
         longer = self._budget.pause_until(now + wait * (1.0 + JITTER_SHARE * self._spread()))

@@ -223,3 +223,28 @@ def test_a_wrong_delete_limit_is_named_with_its_place(value: str, said: str) -> 
 def test_an_address_that_cannot_be_is_found_before_anything_is_touched(listen: str) -> None:
     with pytest.raises(ConfigurationError, match=r"x\.toml: http\.listen: "):
         parse(f'kafka.bootstrap_servers = ["k:9092"]\nhttp.listen = "{listen}"', "x.toml", Path())
+
+
+def test_a_poll_interval_may_be_a_range() -> None:
+    text = GOOD.replace('customers = "250ms"', 'customers = "1s..0.5m"')
+    source = parse(text, "bridge.toml", Path(".")).sources[0]
+    assert (source.poll_interval_s(Collection.CUSTOMERS), source.poll_interval_s_max(Collection.CUSTOMERS)) == (1, 30)
+    assert (source.poll_interval_s(Collection.TAGS), source.poll_interval_s_max(Collection.TAGS)) == (60, 60)
+    assert source.poll_interval_s_max(Collection.USERS) == 5
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("30s..1s", "a range begins with the shorter interval"),
+        ("0s..30s", "an interval is longer than 0s"),
+        ("1s..", "a duration is a number with a unit"),
+        ("..30s", "a duration is a number with a unit"),
+        ("1s..2s..3s", "a duration is a number with a unit"),
+        ("1..30s", "a duration is a number with a unit"),
+        ("1s..999d", "a duration lies between"),
+    ],
+)
+def test_a_range_that_is_none_says_why(value: str, said: str) -> None:
+    text = GOOD.replace('customers = "250ms"', f'customers = "{value}"')
+    assert problem(text).startswith(f"bridge.toml: sources[1].poll_interval: {said}")
