@@ -10,13 +10,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from random import Random
+from typing import NamedTuple
 
 from bridge.model import Collection, key_of
 from bridge.sandbox.broker.link import Link, Power, Trouble
 from bridge.sandbox.broker.log import Entry
 from bridge.sandbox.broker.reader import fake_restore, message_of
-from bridge.sandbox.simulation import memberships
+from bridge.sandbox.simulation import memberships, promises
 from bridge.sandbox.simulation.process import Claim, Outside
+from bridge.sandbox.simulation.provider import Loss
+from bridge.sandbox.simulation.signals import Sent
 from bridge.sandbox.simulation.told import Kept, Told, events_of, state_of
 from bridge.sandbox.simulation.truth import History, Key
 from bridge.verify.checker import Checker, Place
@@ -26,20 +29,35 @@ FINDINGS_MAX = 3
 """About the claims of one collection; the others say the same."""
 
 
-async def check(outside: Outside, histories: Mapping[str, History], letters: Mapping[int, list[bytes]]) -> list[str]:
-    """Every finding. letters: what was sent into each partition of the inbox, in order."""
+class Done(NamedTuple):
+    """What was done to the bridge. letters: what is no command, by partition of the inbox, in order."""
+
+    letters: Mapping[int, list[bytes]]
+    signals: Sequence[Sent] = ()
+    losses: Sequence[Loss] = ()
+
+
+async def check(outside: Outside, histories: Mapping[str, History], done: Done) -> list[str]:
+    """Every finding."""
     events = sorted(events_of(outside), key=lambda told: (told.event.source, told.event.sequence))
     state = state_of(outside)
     findings = [*await _verified(outside), *_writers(outside), *_duels(outside)]
+    obeyed: list[promises.Answered] = []
+    said = list(outside.claims)
+    findings += promises.outcomes(outside, done.signals, obeyed)
+    findings += promises.progress(outside, said)
     for source, history in histories.items():
         read = outside.plan.collections[source]
         told = [one for one in events if one.event.source == source]
+        losses = [loss for loss in done.losses if loss.source == source]
         findings += equal(source, read, history, state)
         findings += explained(read, history, told, silent=outside.plan.silent)
+        findings += promises.pauses(source, obeyed, told)
+        findings += promises.held(losses, outside.plan.delete_limit, obeyed, told)
         if not outside.plan.blind and not outside.plan.silent:
             late_s = outside.apis[source].switches.late_visibility_s
-            findings += claims([claim for claim in outside.claims if claim.source == source], history, told, late_s)
-    return [*findings, *_letters(outside, letters), *outside.story.unforeseen]
+            findings += claims([claim for claim in said if claim.source == source], history, told, late_s)
+    return [*findings, *_letters(outside, done.letters), *outside.story.unforeseen]
 
 
 async def _verified(outside: Outside) -> list[str]:
@@ -187,7 +205,7 @@ def _letters(outside: Outside, letters: Mapping[int, list[bytes]]) -> Iterator[s
     answered = Counter(
         entry.value or b""
         for entry in broker.read((topics.deadletters, 0), 0)
-        if _header(entry, "reason") == b"unknown_kind"
+        if _header(entry, "reason") == b"malformed"
     )
     for partition, sent in sorted(letters.items()):
         for letter in sent:

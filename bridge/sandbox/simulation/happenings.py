@@ -1,6 +1,7 @@
 """Happenings: everything that may befall a town, drawn by the weights of its plan: here the processes and the broker.
 
-What befalls the providers is in `bridge.sandbox.simulation.provider`.
+What befalls the providers is in `bridge.sandbox.simulation.provider`, what people ask for in
+`bridge.sandbox.simulation.signals`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from bridge.sandbox.simulation.plan import Plan
 from bridge.sandbox.simulation.ports import Disk
 from bridge.sandbox.simulation.process import Outside, Process
 from bridge.sandbox.simulation.provider import Provider
+from bridge.sandbox.simulation.signals import Signals
 
 WEEK_S = 8 * 86_400.0
 """Longer than tombstones stay, transactional ids live and caches are believed."""
@@ -55,6 +57,7 @@ class Happenings:
     outside: Outside
     slots: list[Slot]
     provider: Provider
+    signals: Signals
     group: asyncio.TaskGroup
     chance: Random
     letters: dict[int, list[bytes]] = field(default_factory=lambda: defaultdict(list))
@@ -109,6 +112,7 @@ class Happenings:
             "letter": self._letter,
             "a week off": self._a_week_off,
             **self.provider.actions(),
+            **self.signals.actions(),
         }
 
     def _kill(self) -> str | None:

@@ -41,14 +41,26 @@ ACTIONS = (
     "many deleted",
     "staff changes",
     "ids change hands",
+    "approve",
+    "pause",
+    "resume",
+    "resync",
+    "signal again",
     "a week off",
 )
-"""What may happen; see `happenings` and `provider`."""
+"""What may happen; see `happenings`, `provider` and `signals`."""
 
-_ALWAYS = {"start": 1.0, "letter": 0.7, "good way": 0.3, "provider well": 0.3, "trouble at a call": 0.3}
+_ALWAYS = {
+    "start": 1.0,
+    "letter": 0.7,
+    "good way": 0.3,
+    "provider well": 0.3,
+    "trouble at a call": 0.3,
+    "resume": 0.3,
+}
 """Without these a seed would only break things."""
 
-_RARE = {"a week off": 0.03}
+_RARE = {"a week off": 0.03, "pause": 0.3, "resync": 0.3, "approve": 0.3}
 
 _FOCI: tuple[dict[str, float], ...] = (
     {},
@@ -58,6 +70,8 @@ _FOCI: tuple[dict[str, float], ...] = (
     {"freeze": 3.0, "burst": 2.0, "letter": 2.0, "bad way": 1.0},
     # Ownership that goes round.
     {"start": 4.0, "stop": 1.0, "cancel": 1.0, "kill": 1.0, "letter": 3.0, "burst": 1.0, "lose disk": 0.3},
+    # People who ask for this and that, while owners come and go.
+    {"pause": 1.0, "resume": 2.0, "resync": 1.0, "approve": 1.0, "signal again": 1.0, "start": 1.0, "kill": 1.0},
     # Memberships that move by the hundred, and tags that go with all of theirs.
     {"tagged in bulk": 3.0, "tag deleted": 1.5, "list lies": 1.0, "kill": 0.5, "start": 0.5},
     # Customers who leave together, and customer_ids that go round.

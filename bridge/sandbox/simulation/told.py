@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from bridge.model import Collection, split_key
+from bridge.sandbox.broker.log import Entry
 from bridge.sandbox.broker.reader import message_of
 from bridge.sandbox.simulation.process import Outside
 from bridge.sandbox.simulation.truth import digest_of
@@ -34,17 +35,25 @@ class Kept(NamedTuple):
 def events_of(outside: Outside) -> Iterator[Told]:
     """Every event, topic by topic."""
     broker = outside.broker
-    moments = {decision.transaction: decision.at for decision in broker.transactions.decisions if decision.commit}
-    base = outside.clock.wall() - outside.clock.monotonic()
+    moment = decided(outside)
     for topic in outside.topics.event_topics:
         for number in range(broker.partitions(topic)):
             for entry in broker.read((topic, number), 0):
                 event = decode(message_of((topic, number), entry))
                 digest = None if event.after is None else digest_of(event.after)
-                moment = entry.timestamp_ms / 1000
-                if entry.writer is not None:
-                    moment = base + moments[entry.writer.transaction]
-                yield Told(event, moment, digest)
+                yield Told(event, moment(entry), digest)
+
+
+def decided(outside: Outside) -> Callable[[Entry], float]:
+    """When an entry was committed, wall-clock seconds; of one without a transaction, when it was written."""
+    decisions = outside.broker.transactions.decisions
+    moments = {decision.transaction: decision.at for decision in decisions if decision.commit}
+    base = outside.clock.wall() - outside.clock.monotonic()
+
+    def moment(entry: Entry) -> float:
+        return entry.timestamp_ms / 1000 if entry.writer is None else base + moments[entry.writer.transaction]
+
+    return moment
 
 
 def state_of(outside: Outside) -> dict[str, Kept]:

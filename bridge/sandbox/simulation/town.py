@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 
 from bridge.clock import Clock
+from bridge.commands.command import Kind
 from bridge.model import Collection
 from bridge.publish.partitioner import partition_of
 from bridge.publish.topics import TopicPlan
@@ -15,12 +16,13 @@ from bridge.runtime.sweep import parted
 from bridge.sandbox.api import SandboxApi
 from bridge.sandbox.broker.cluster import Broker, Settings
 from bridge.sandbox.broker.link import Trouble
-from bridge.sandbox.simulation.check import check
+from bridge.sandbox.simulation.check import Done, check
 from bridge.sandbox.simulation.happenings import Happenings, Slot
 from bridge.sandbox.simulation.plan import Plan
 from bridge.sandbox.simulation.ports import Disk, Lies
 from bridge.sandbox.simulation.process import Outside
 from bridge.sandbox.simulation.provider import Provider
+from bridge.sandbox.simulation.signals import Signals
 from bridge.sandbox.simulation.story import Story
 from bridge.sandbox.simulation.truth import History
 from bridge.sandbox.switches import Switches
@@ -33,6 +35,9 @@ CALM_S_MAX = 1_200.0
 
 LOOK_S = 2.0
 """Between two looks whether everything is published."""
+
+APPROVE_S = 40.0
+"""In the calm, between two approvals of whatever is held."""
 
 STOP_S_MAX = 60.0
 """In which every process must have stopped."""
@@ -67,7 +72,8 @@ class Town:
         await self.outside.clock.sleep(LATE_S)
         for history in self.histories.values():
             history.update()
-        findings += await check(self.outside, self.histories, self.happenings.letters)
+        done = Done(self.happenings.letters, self.happenings.signals.sent, self.happenings.provider.losses)
+        findings += await check(self.outside, self.histories, done)
         if self.plan.epilogue and not findings:
             findings = await self._epilogue()
         return findings
@@ -88,6 +94,8 @@ class Town:
         late_s = max(api.switches.late_visibility_s for api in self.outside.apis.values())
         still = clock.wall() + late_s + 1.0  # time stamps may be cut to seconds
         deadline = clock.monotonic() + CALM_S_MAX
+        self.happenings.signals.for_all([Kind.RESUME])
+        approve_at = clock.monotonic() + APPROVE_S
         while missing := self._unpublished(still):
             if not any(slot.running for slot in self.slots):  # the last one was about to stop
                 self.happenings.start(self.slots[-1])
@@ -95,6 +103,9 @@ class Town:
                 return [
                     f"progress: {name} was not caught up {CALM_S_MAX:.0f} s after the last fault" for name in missing
                 ]
+            if clock.monotonic() >= approve_at:  # what is held would wait for ever
+                self.happenings.signals.for_all([Kind.APPROVE])
+                approve_at = clock.monotonic() + APPROVE_S
             await self.outside.clock.sleep(LOOK_S)
         story.tell("everything is published")
         return []
@@ -104,9 +115,9 @@ class Town:
         wanted = [(source, collection) for source, read in self.plan.collections.items() for collection in read]
         missing = [f"{source}/{collection}" for source, collection in wanted if (source, collection) not in said]
         broker, topics = self.outside.broker, self.outside.topics
-        for shard, letters in sorted(self.happenings.letters.items()):
+        for shard in sorted(self.happenings.letters.keys() | self.happenings.signals.partitions()):
             at = (topics.inbox, shard)
-            if letters and broker.committed(topics.bridge, at) != broker.log(at).end:
+            if broker.log(at).end and broker.committed(topics.bridge, at) != broker.log(at).end:
                 missing.append(f"partition {shard} of the inbox")
         if self.plan.blind:
             read = [source for source, names in self.plan.collections.items() if Collection.CUSTOMERS in names]
@@ -188,5 +199,7 @@ def build(plan: Plan, clock: Clock, story: Story, group: asyncio.TaskGroup, fold
         for name in (f"process-{number}" for number in range(plan.processes))
     ]
     chance = Random(f"{seed}/fate")
-    happenings = Happenings(plan, outside, slots, Provider(plan, outside, histories, chance), group, chance)
+    happenings = Happenings(
+        plan, outside, slots, Provider(plan, outside, histories, chance), Signals(plan, outside, chance), group, chance
+    )
     return Town(plan, outside, slots, histories, happenings, chance)
