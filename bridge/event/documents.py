@@ -112,6 +112,10 @@ def payload_model(kind: EventType) -> type[BaseModel]:
             Field(alias="from", description="the old customer_id"),
         )
         fields["to"] = (str | None, Field(description="the new customer_id"))
+        fields["extra"] = (
+            JsonObject | None,
+            Field(None, description="customer_id_changes: the provider's own records of the steps between, if any"),
+        )
     title = "".join(part.capitalize() for part in kind.name.split("."))
     return create_model(
         title,

@@ -15,7 +15,7 @@ import orjson
 
 from bridge.detect.diff import Change
 from bridge.event.catalog import CATALOG, RENAMED, EventType
-from bridge.model import Account, Cause, iso
+from bridge.model import Account, Body, Cause, iso
 
 ID_BYTES = 16
 """128 bits of BLAKE2b: no two events of a bridge's life share an id."""
@@ -118,6 +118,8 @@ class EventBuilder:
         if kind is RENAMED and change.before is not None and change.after is not None:
             data["from"] = change.before.get("customer_id")
             data["to"] = change.after.get("customer_id")
+            if steps := _steps(change.before, change.after):
+                data["extra"] = {"customer_id_changes": steps}
         identity = event_id(key, kind.type, at, after_json)
         if self._structured:
             return self._in_structured_mode(kind, uid, key, at, identity, changed_at, data)
@@ -174,6 +176,12 @@ class EventBuilder:
         }
         headers = [("content-type", b"application/cloudevents+json; charset=UTF-8")]
         return Event(kind, key.encode(), orjson.dumps(value), headers, changed_at)
+
+
+def _steps(before: Body, after: Body) -> list[Any]:
+    """The provider's own records of the renames since, oldest first: they explain a chain. `Any`: as it wrote them."""
+    known = (before.get("extra") or {}).get("customer_id_changes", ())
+    return [step for step in (after.get("extra") or {}).get("customer_id_changes", ()) if step not in known]
 
 
 def event_id(key: str, type_name: str, at: Position, after_json: bytes | None) -> str:
