@@ -6,14 +6,17 @@ was true at the provider at every moment, and what was promised about it.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from random import Random
 from typing import NamedTuple
 
+import orjson
+
 from bridge.detect.essence import essence
-from bridge.model import Collection, key_of
+from bridge.model import Collection, instant, key_of
 from bridge.sandbox.broker.link import Link, Power, Trouble
 from bridge.sandbox.broker.log import Entry
 from bridge.sandbox.broker.reader import fake_restore, message_of
@@ -46,6 +49,7 @@ async def check(outside: Outside, histories: Mapping[str, History], letters: Map
         *_duels(outside),
         *_equal(outside, histories, state),
         *_explained(outside, histories, events),
+        *_advances(outside, events),
         *([] if outside.plan.blind else _claims(outside, histories, events)),
         *_letters(outside, letters),
         *outside.story.unforeseen,
@@ -139,7 +143,8 @@ def _claims(outside: Outside, histories: Mapping[str, History], events: list[Tol
     ordered = sorted(events, key=lambda told: (told.decided_at, told.event.source, told.event.sequence))
     at = 0
     broken: Counter[tuple[str, Collection]] = Counter()
-    for claim in sorted(outside.claims, key=lambda claim: claim.at):
+    published = [line.claim for line in _progress(outside)]
+    for claim in sorted([*outside.claims, *published], key=lambda claim: claim.at):
         while at < len(ordered) and ordered[at].decided_at <= claim.at:
             event = ordered[at].event
             folded[event.source, (Collection(event.collection), event.uid)] = ordered[at].digest
@@ -163,14 +168,42 @@ def _claim(
                 )
 
 
+class ProgressLine(NamedTuple):
+    """A record of the progress topic. claim: what it says, at the moment of its commit."""
+
+    claim: Claim
+    sequence: int
+
+
+def _progress(outside: Outside) -> Iterator[ProgressLine]:
+    moment_of = _moments(outside)
+    for entry in outside.broker.read((outside.topics.progress, 0), 0):
+        value = orjson.loads(entry.value or b"")
+        until = instant(value["complete_until"]) / 1_000_000
+        claim = Claim(value["source"], Collection(value["collection"]), moment_of(entry), until)
+        yield ProgressLine(claim, value["sequence"])
+
+
+def _advances(outside: Outside, events: list[Told]) -> Iterator[str]:
+    """What the progress topic says never goes back, and knows every event that was published until then."""
+    last: dict[tuple[str, Collection], float] = {}
+    moments: dict[str, list[float]] = defaultdict(list)
+    for told in sorted(events, key=lambda told: told.decided_at):
+        moments[told.event.source].append(told.decided_at)
+    for claim, sequence in _progress(outside):
+        name = f"progress: {claim.source}/{claim.collection} at {claim.at:.3f}"
+        if claim.until <= last.get((claim.source, claim.collection), 0.0):
+            yield f"{name} went back to {claim.until:.3f}"
+        last[claim.source, claim.collection] = claim.until
+        told_by_then = bisect_right(moments[claim.source], claim.at)
+        if sequence != told_by_then:
+            yield f"{name} says that there are {sequence} events, and there are {told_by_then}"
+
+
 def _letters(outside: Outside, letters: Mapping[int, list[bytes]]) -> Iterator[str]:
     """Every inbox record has had its effect once, and those of a partition in order."""
     topics, broker = outside.topics, outside.broker
-    answered = Counter(
-        entry.value or b""
-        for entry in broker.read((topics.deadletters, 0), 0)
-        if _header(entry, "reason") == b"unknown_kind"
-    )
+    answered = Counter(entry.value or b"" for entry in broker.read((topics.deadletters, 0), 0))
     for partition, sent in sorted(letters.items()):
         for letter in sent:
             if answered[letter] != 1:
@@ -179,17 +212,21 @@ def _letters(outside: Outside, letters: Mapping[int, list[bytes]]) -> Iterator[s
 
 def _events(outside: Outside) -> Iterator[Told]:
     broker = outside.broker
-    moments = {decision.transaction: decision.at for decision in broker.transactions.decisions if decision.commit}
-    base = outside.clock.wall() - outside.clock.monotonic()
+    moment_of = _moments(outside)
     for topic in outside.topics.event_topics:
         for number in range(broker.partitions(topic)):
             for entry in broker.read((topic, number), 0):
                 event = decode(message_of((topic, number), entry))
                 digest = None if event.after is None else document_digest(essence(event.after))
-                moment = entry.timestamp_ms / 1000
-                if entry.writer is not None:
-                    moment = base + moments[entry.writer.transaction]
-                yield Told(event, moment, digest)
+                yield Told(event, moment_of(entry), digest)
+
+
+def _moments(outside: Outside) -> Callable[[Entry], float]:
+    """When a record was decided, in wall-clock seconds; as far as it belongs to a transaction."""
+    decisions = outside.broker.transactions.decisions
+    moments = {decision.transaction: decision.at for decision in decisions if decision.commit}
+    base = outside.clock.wall() - outside.clock.monotonic()
+    return lambda entry: entry.timestamp_ms / 1000 if entry.writer is None else base + moments[entry.writer.transaction]
 
 
 def _state(outside: Outside) -> dict[str, int]:
@@ -206,10 +243,6 @@ def _state(outside: Outside) -> dict[str, int]:
             else:
                 found[key] = document_digest(essence(document))
     return found
-
-
-def _header(entry: Entry, name: str) -> bytes | None:
-    return dict(entry.headers).get(name)
 
 
 def _silent(_done: int, _total: int) -> None:

@@ -15,6 +15,7 @@ from bridge.sandbox.population.life import Rates
 from bridge.sandbox.simulation.plan import Plan
 from bridge.sandbox.simulation.ports import Disk
 from bridge.sandbox.simulation.process import Outside, Process
+from bridge.sandbox.simulation.signals import Signals
 from bridge.sandbox.simulation.truth import History
 
 WEEK_S = 8 * 86_400.0
@@ -58,7 +59,11 @@ class Happenings:
     chance: Random
     letters: dict[int, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     happened: Counter[str] = field(default_factory=Counter)
+    signals: Signals = field(init=False)
     _rates: dict[str, Rates] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.signals = Signals(self.outside, Random(f"{self.plan.seed}/signals sent"))
 
     async def happen(self) -> None:
         """One thing after the other, for as long as the plan says."""
@@ -117,6 +122,7 @@ class Happenings:
             "burst": self._burst,
             "empty tag list": self._empty_tag_list,
             "a week off": self._a_week_off,
+            "signal": self.signals.send,
         }
 
     def _kill(self) -> str | None:

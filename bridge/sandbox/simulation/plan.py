@@ -33,7 +33,7 @@ ACTIONS = (
     "empty tag list",
     "a week off",
 )
-"""What may happen; see `fate`."""
+"""What may happen; and `signal`, see `draw`."""
 
 _ALWAYS = {"start": 1.0, "letter": 0.7, "good way": 0.3, "provider well": 0.3, "trouble at a call": 0.3}
 """Without these a seed would only break things."""
@@ -56,7 +56,7 @@ _FOCI: tuple[dict[str, float], ...] = (
 class Plan:
     """One seed's circumstances.
 
-    duration_s: of the time in which things happen. pause_s: on average between two of them. weights: of `ACTIONS`.
+    duration_s: of the time in which things happen. pause_s: on average between two of them. weights: of what happens.
     page_limit: rows of a page of customers. disk: `memory` (a store that outlives its process) or `sqlite`.
     slow_markers: share of commit markers that come late. latency_s: of a request to Kafka. old_rows: share of pages
     that also show rows as an earlier page has shown them. epilogue: the state topic is lost in the end. blind: see the
@@ -96,6 +96,8 @@ def draw(seed: int) -> Plan:
     focus = chance.choice(_FOCI)
     blind = chance.random() < 0.25
     weights |= {name: weights[name] + weight for name, weight in focus.items()}
+    asked = Random(f"{seed}/signals")  # by itself, so that the rest of the plan is as it was without them
+    weights["signal"] = asked.random() if asked.random() < 0.5 else 0.0
     return Plan(
         seed=seed,
         processes=chance.choice((2, 3)) if focus.keys() & {"freeze", "stop"} else chance.choice((1, 1, 2, 3)),

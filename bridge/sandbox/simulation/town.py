@@ -20,6 +20,7 @@ from bridge.sandbox.simulation.happenings import Happenings, Slot
 from bridge.sandbox.simulation.plan import Plan
 from bridge.sandbox.simulation.ports import Disk
 from bridge.sandbox.simulation.process import Outside
+from bridge.sandbox.simulation.signals import check_signals
 from bridge.sandbox.simulation.story import Story
 from bridge.sandbox.simulation.truth import History
 from bridge.sandbox.switches import Switches
@@ -67,6 +68,7 @@ class Town:
         for history in self.histories.values():
             history.update()
         findings += await check(self.outside, self.histories, self.happenings.letters)
+        findings += check_signals(self.outside, self.happenings.signals.sent)
         if self.plan.epilogue and not findings:
             findings = await self._epilogue()
         return findings
@@ -81,6 +83,7 @@ class Town:
             if slot.running and slot.process is not None:
                 slot.process.power.cut_at = None
         self.happenings.provider_well()
+        self.happenings.signals.resume_all()
         for slot in self.slots:
             if not slot.running and (self.chance.random() < 0.7 or slot is self.slots[-1]):
                 self.happenings.start(slot)
@@ -103,9 +106,9 @@ class Town:
         wanted = [(source, collection) for source in self.outside.apis for collection in COLLECTIONS]
         missing = [f"{source}/{collection}" for source, collection in wanted if (source, collection) not in said]
         broker, topics = self.outside.broker, self.outside.topics
-        for shard, letters in sorted(self.happenings.letters.items()):
+        for shard in sorted(self.happenings.letters.keys() | self.happenings.signals.partitions()):
             at = (topics.inbox, shard)
-            if letters and broker.committed(topics.bridge, at) != broker.log(at).end:
+            if broker.log(at).end and broker.committed(topics.bridge, at) != broker.log(at).end:
                 missing.append(f"partition {shard} of the inbox")
         if self.plan.blind:
             missing += [f"the sweep of {source}" for source in self.outside.apis if not self._swept(source, still)]
