@@ -13,6 +13,7 @@ Tasks: the library's sender and its metadata refresh belong to the client; `asyn
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import Any, Self
 
 from aiokafka import AIOKafkaProducer
@@ -45,12 +46,12 @@ class InboxSender:
         try:
             await bootstrap(self._settings, self._client.start())
         except BaseException:
-            await self._wire.cut()
+            await self._cut()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await stop_or_cut(self._client.stop(), self._wire.cut)
+        await stop_or_cut(self._client.stop(), self._cut)
 
     async def send(self, source: str, value: bytes) -> tuple[int, int]:
         """Append; partition and offset, once every replica in sync has it.
@@ -70,6 +71,10 @@ class InboxSender:
         except KafkaError as error:
             raise unreachable(self._settings, f"{self._topic} cannot be written: {describe(error)}") from error
         return written.partition, written.offset
+
+    async def _cut(self) -> None:
+        self._client._closed = True  # or its destructor complains that it was not stopped
+        await self._wire.cut([self._client._sender.sender_task])
 
 
 class Outcomes:
@@ -99,8 +104,9 @@ class Outcomes:
     async def answer(self, command: str) -> bytes:
         """The value of the first outcome with this id; waits for it without an end of its own."""
         key = command.encode()
-        async for chunk in self._reader.chunks(None):
-            for message in chunk:
-                if message.key == key and message.value is not None:
-                    return message.value
+        async with aclosing(self._reader.chunks(None)) as chunks:
+            async for chunk in chunks:
+                for message in chunk:
+                    if message.key == key and message.value is not None:
+                        return message.value
         raise AssertionError("a reading without ends has none")
