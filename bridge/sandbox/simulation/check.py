@@ -45,7 +45,7 @@ async def check(outside: Outside, histories: Mapping[str, History], done: Done) 
     obeyed: list[promises.Answered] = []
     said = list(outside.claims)
     findings += promises.outcomes(outside, done.signals, obeyed)
-    findings += promises.progress(outside, said)
+    findings += promises.progress(outside, events, said)
     for source, history in histories.items():
         read = outside.plan.collections[source]
         told = [one for one in events if one.event.source == source]

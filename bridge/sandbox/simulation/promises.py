@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from bisect import bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -40,7 +41,12 @@ def outcomes(outside: Outside, sent: Sequence[Sent], answered: list[Answered]) -
             if entry.writer is None:
                 yield f"signals: the outcome of {outcome.id} is in no transaction"
                 continue
+            if outcome.id not in known:
+                yield f"signals: {outcome.id} was answered and never sent"
+                continue
             one, at = known[outcome.id], moments(entry)
+            if (outcome.kind, outcome.source, outcome.collection) != (one.kind, one.source, one.collection):
+                yield f"signals: {outcome.id} was answered as {outcome.kind} {outcome.source}/{outcome.collection}"
             if outcome.outcome is Result.APPLIED:
                 answered.append(Answered(one, at))
             elif at - one.at < INBOX_SECONDS_MAX:
@@ -93,10 +99,13 @@ def held(
             )
 
 
-def progress(outside: Outside, claims: list[Claim]) -> Iterator[str]:
-    """The public watermarks: in a transaction each, and never back. Adds them to `claims`."""
+def progress(outside: Outside, events: Sequence[Told], claims: list[Claim]) -> Iterator[str]:
+    """The public watermarks: in a transaction each, never back, and with all events in mind. Adds them to `claims`."""
     topics, broker = outside.topics, outside.broker
     moments = decided(outside)
+    published: dict[str, list[float]] = defaultdict(list)
+    for told in sorted(events, key=lambda told: told.decided_at):
+        published[told.event.source].append(told.decided_at)
     last: dict[bytes, float] = {}
     for entry in broker.read((topics.progress, 0), 0):
         said = Progress.model_validate(orjson.loads(entry.value or b""))
@@ -109,4 +118,7 @@ def progress(outside: Outside, claims: list[Claim]) -> Iterator[str]:
         if until < last.get(said.key, until):
             yield f"progress: {said.key.decode()} went back to {said.complete_until}"
         last[said.key] = until
+        count = bisect_right(published[said.source], moments(entry))
+        if said.sequence != count:
+            yield f"progress: {said.key.decode()} says that there are {said.sequence} events, and there are {count}"
         claims.append(Claim(said.source, said.collection, moments(entry), until))
