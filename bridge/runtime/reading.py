@@ -30,7 +30,7 @@ from bridge.runtime.removal import Removal
 from bridge.runtime.schedule import ACCESS_PROBE_S, Backoff, Pace, wait_s
 from bridge.runtime.step import SourceStep, StepLimits
 from bridge.runtime.sweep import Sweep, joined, parted
-from bridge.source.feed import Cursor, Feed, Page
+from bridge.source.feed import Cursor, Feed, Page, without_etag
 
 SWEEP_INTERVAL_S = 6 * 3600.0
 """What polling cannot see is found within a quarter of a day; a million customers take 10,000 requests each time."""
@@ -285,7 +285,8 @@ class Reading:
             sweep = Sweep(sweep.began_at, self._feed.sweep(cursor))
             page = await self._page(sweep.cursor)
         following = sweep._replace(cursor=None if page.complete else page.cursor)
-        await self._take(replace(page, cursor=joined(cursor, following)), Path.SWEEP)
+        # What is known is now what the sweep has shown, no longer what the poll before it did.
+        await self._take(replace(page, cursor=joined(without_etag(cursor), following)), Path.SWEEP)
         return page.complete
 
     async def _page(self, cursor: Cursor | None) -> Page:
@@ -298,6 +299,8 @@ class Reading:
         collection = self._feed.collection
         self.status.mode = page.path
         absent = await self._removal.look(page, by)
+        if absent or page.gone or self._removal.open or self._removal.refuted:
+            page = replace(page, cursor=without_etag(page.cursor))  # not all that it shows becomes true
         if page.more and page.path is Path.SNAPSHOT and not page.complete:
             # Only these: other pages are compared with what is known, which this page is about to change.
             following, _ = parted(page.cursor)
