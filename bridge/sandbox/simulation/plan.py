@@ -57,10 +57,10 @@ class Plan:
     """One seed's circumstances.
 
     duration_s: of the time in which things happen. pause_s: on average between two of them. weights: of `ACTIONS`.
-    page_limit: rows of a page of customers. disk: `memory` (a store that outlives its process) or `sqlite`.
-    slow_markers: share of commit markers that come late. latency_s: of a request to Kafka. old_rows: share of pages
-    that also show rows as an earlier page has shown them. epilogue: the state topic is lost in the end. blind: see the
-    module.
+    page_limit: rows of a page of customers. snapshot_parallelism: pages side by side, the first time. disk:
+    `memory` (a store that outlives its process) or `sqlite`. slow_markers: share of commit markers that come late.
+    latency_s: of a request to Kafka. old_rows: share of pages that also show rows as an earlier page has shown them.
+    epilogue: the state topic is lost in the end. blind: see the module.
     """
 
     seed: int
@@ -73,6 +73,7 @@ class Plan:
     switches: dict[str, object]
     faults: dict[str, float]
     page_limit: int
+    snapshot_parallelism: int
     poll_interval_s: float
     request_rate: float
     duration_s: float
@@ -107,6 +108,7 @@ def draw(seed: int) -> Plan:
         switches=_switches(chance) | (_blind(chance) if blind else {}),
         faults={name: chance.random() * 0.3 for name in _FAULTS[: None if blind else -1] if chance.random() < 0.4},
         page_limit=chance.choice((2, 4, 6, 10, 100)),
+        snapshot_parallelism=Random(f"{seed}/slices").choice((1, 1, 4, 8)),
         poll_interval_s=chance.choice((1.0, 3.0, 5.0)),
         request_rate=chance.choice((5.0, 20.0, 1000.0)),
         duration_s=chance.uniform(20.0, 150.0),

@@ -201,6 +201,7 @@ class Process:
                 "client_secret": CLIENT_SECRET,
                 "request_rate": plan.request_rate,
                 "page_limit": plan.page_limit,
+                "snapshot_parallelism": plan.snapshot_parallelism,
             }
         )
         port = ApiPort(api, self.power)
