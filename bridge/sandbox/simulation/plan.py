@@ -86,11 +86,11 @@ class Plan:
 
     duration_s: of the time in which things happen. pause_s: on average between two of them. weights: of `ACTIONS`.
     collections: what is read, by source. silent: first sights are kept without an event. page_limit: rows of a page of
-    customers. cursor_kind: as the source is told. delete_limit: so many deletions at once wait for a person. lie: what
-    the customer list does for a while. disk: `memory` (a store that outlives its process) or `sqlite`.
-    slow_markers: share of commit markers that come late. latency_s: of a request to Kafka. old_rows: share of pages
-    that also show rows as an earlier page has shown them. epilogue: the state topic is lost in the end. blind: see the
-    module.
+    customers. snapshot_parallelism: pages side by side, the first time. cursor_kind: as the source is told.
+    delete_limit: so many deletions at once wait for a person. lie: what the customer list does for a while. disk:
+    `memory` (a store that outlives its process) or `sqlite`. slow_markers: share of commit markers that come late.
+    latency_s: of a request to Kafka. old_rows: share of pages that also show rows as an earlier page has shown them.
+    epilogue: the state topic is lost in the end. blind: see the module.
     """
 
     seed: int
@@ -107,6 +107,7 @@ class Plan:
     cursor_kind: str
     delete_limit: DeleteLimit
     lie: dict[str, object]
+    snapshot_parallelism: int
     poll_interval_s: float
     request_rate: float
     duration_s: float
@@ -151,6 +152,7 @@ def draw(seed: int) -> Plan:
         # The first is the default, which is never reached in a town this small.
         delete_limit=chance.choice((DeleteLimit(), DeleteLimit(0.2, 2), DeleteLimit(0.1, 4))),
         lie=chance.choice(_LIES) if blind else {},
+        snapshot_parallelism=Random(f"{seed}/slices").choice((1, 1, 4, 8)),
         poll_interval_s=chance.choice((1.0, 3.0, 5.0)),
         request_rate=chance.choice((5.0, 20.0, 1000.0)),
         duration_s=chance.uniform(20.0, 150.0),
