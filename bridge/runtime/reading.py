@@ -27,7 +27,7 @@ from bridge.runtime.parking import FORESEEN, Parking, Surprises
 from bridge.runtime.schedule import ACCESS_PROBE_S, Backoff, wait_s
 from bridge.runtime.step import SourceStep, StepLimits
 from bridge.runtime.sweep import Sweep, joined, parted
-from bridge.source.feed import Cursor, Feed, Page
+from bridge.source.feed import Cursor, Feed, Page, without_etag
 
 SWEEP_INTERVAL_S = 6 * 3600.0
 """What polling cannot see is found within a quarter of a day; a million customers take 10,000 requests each time."""
@@ -199,7 +199,8 @@ class Reading:
             sweep = Sweep(sweep.began_at, self._feed.sweep(cursor))
             page = await self._page(sweep.cursor)
         following = sweep._replace(cursor=None if page.complete else page.cursor)
-        await self._take(replace(page, cursor=joined(cursor, following)))
+        # What is known is now what the sweep has shown, no longer what the poll before it did.
+        await self._take(replace(page, cursor=joined(without_etag(cursor), following)))
         return page.complete
 
     async def _page(self, cursor: Cursor | None) -> Page:
@@ -212,6 +213,8 @@ class Reading:
         collection = self._feed.collection
         self.status.mode = page.path
         confirmed = await self._confirm(page)
+        if self.status.held or any(document is not None for document in confirmed.values()):
+            page = replace(page, cursor=without_etag(page.cursor))  # not all that it shows becomes true
         gone_at = {gone.uid: gone.at for gone in page.gone}
         if page.more and page.path is Path.SNAPSHOT and not page.complete:
             # Only these: other pages are compared with what is known, which this page is about to change.
