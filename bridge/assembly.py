@@ -52,7 +52,7 @@ CACHE_AGE_S_MAX = 3 * 86_400.0
 CACHES_KIB_MAX = 32 * 1024
 """Memory for pages of all caches together: a process with many busy shards must not take many times that of one."""
 
-ENDPOINTS = frozenset({"token", "tags.list", "customers.list", "customers.read"})
+ENDPOINTS = frozenset({"token", "tags.list", "users.list", "customers.list", "customers.read"})
 """Templates of the calls that are made."""
 
 DEADLETTER_REASONS = frozenset({"malformed", "too_large"}) | frozenset(Reason)

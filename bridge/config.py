@@ -164,6 +164,7 @@ class SourceSection(_Section):
     id: str
     provider: Literal["dintero"]
     account: str
+    owner: str | None = None
     client_id: str = Field(min_length=1)
     client_secret: SecretStr = Field(min_length=1)
     base_url: str | None = Field(None, pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$")  # None: the provider's own
@@ -180,7 +181,9 @@ class SourceSection(_Section):
         """The settings of the provider's client. Raises `ValidationError` for what only the provider knows."""
         return DinteroSettings(
             source=self.id,
+            collections=frozenset(self.collections),
             account=self.account,
+            owner=self.owner,
             client_id=self.client_id,
             client_secret=self.client_secret,
             base_url=self.base_url or DINTERO_API,
@@ -200,7 +203,7 @@ class SourceSection(_Section):
             raise ValueError("; ".join(problems)) from None
         if len(set(self.collections)) != len(self.collections):
             raise ValueError("collections names one twice")
-        unread = set(self.collections) - {Collection.CUSTOMERS, Collection.TAGS}
+        unread = set(self.collections) - {Collection.CUSTOMERS, Collection.TAGS, Collection.USERS}
         if unread:
             raise ValueError(f"collections: {', '.join(sorted(unread))} cannot be read by this release")
         return self

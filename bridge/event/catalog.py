@@ -43,6 +43,7 @@ def _declare(noun: str, collection: Collection) -> dict[str, EventType]:
 _BY_COLLECTION: dict[Collection, dict[str, EventType]] = {
     Collection.CUSTOMERS: _declare("customer", Collection.CUSTOMERS),
     Collection.TAGS: _declare("tag", Collection.TAGS),
+    Collection.USERS: _declare("user", Collection.USERS),
 }
 
 RENAMED = EventType(
@@ -55,6 +56,7 @@ CATALOG: tuple[EventType, ...] = (
     *_BY_COLLECTION[Collection.CUSTOMERS].values(),
     RENAMED,
     *_BY_COLLECTION[Collection.TAGS].values(),
+    *_BY_COLLECTION[Collection.USERS].values(),
 )
 """Every event type that this release publishes."""
 

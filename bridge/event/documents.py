@@ -62,6 +62,21 @@ class Tag(_Shape):
     extra: JsonObject | None = None
 
 
+class User(_Shape):
+    """A person with access to the provider's account, in our words."""
+
+    uid: str = Field(description="the provider's immutable id")
+    email: str | None = Field(None, description="compared without case")
+    name: str | None = None
+    status: str | None = None
+    roles: list[JsonObject] | None = Field(None, description="a set, sorted by id; each with its scope, sorted")
+    scope: list[str] | None = Field(None, description="what the user may do; a set, sorted")
+    authentication_type: str | None = None
+    created_at: str | None = Field(None, description="RFC 3339, UTC")
+    updated_at: str | None = Field(None, description="RFC 3339, UTC; as of the last event, not compared")
+    extra: JsonObject | None = Field(None, description="what only this provider has, under its own names")
+
+
 class CauseShape(_Shape):
     """Why the event was detected."""
 
@@ -94,6 +109,7 @@ class EventData(_Shape):
 DOCUMENTS: dict[Collection, type[BaseModel]] = {
     Collection.CUSTOMERS: Customer,
     Collection.TAGS: Tag,
+    Collection.USERS: User,
 }
 """The document type of each collection that is read."""
 

@@ -19,7 +19,7 @@ from bridge.event.documents import DOCUMENTS, payload_model
 from bridge.event.progress import Progress
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_NOUNS = {"customers": "customer", "tags": "tag"}
+_NOUNS = {"customers": "customer", "tags": "tag", "users": "user"}
 
 JsonSchema = dict[str, Any]
 """A JSON Schema document; `Any` because schemas are recursive JSON."""

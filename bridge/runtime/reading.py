@@ -30,7 +30,7 @@ from bridge.runtime.removal import Removal
 from bridge.runtime.schedule import ACCESS_PROBE_S, Backoff, Pace, wait_s
 from bridge.runtime.step import SourceStep, StepLimits
 from bridge.runtime.sweep import Sweep, joined, parted
-from bridge.source.feed import Cursor, Feed, Page
+from bridge.source.feed import Cursor, Feed, Page, without_etag
 
 SWEEP_INTERVAL_S = 6 * 3600.0
 """What polling cannot see is found within a quarter of a day; a million customers take 10,000 requests each time."""
@@ -285,7 +285,8 @@ class Reading:
             sweep = Sweep(sweep.began_at, self._feed.sweep(cursor))
             page = await self._page(sweep.cursor)
         following = sweep._replace(cursor=None if page.complete else page.cursor)
-        await self._take(replace(page, cursor=joined(cursor, following)), Path.SWEEP)
+        # What is known is now what the sweep has shown, no longer what the poll before it did.
+        await self._take(replace(page, cursor=joined(without_etag(cursor), following)), Path.SWEEP)
         return page.complete
 
     async def _page(self, cursor: Cursor | None) -> Page:
@@ -305,6 +306,8 @@ class Reading:
                 await self._ahead.start(following, self._page(following))
         self._control.check()
         self._removal.note(page, by, absent)
+        if self._removal.open:
+            page = replace(page, cursor=without_etag(page.cursor))  # not all that it shows is true, or will be
         result = self._step.absorb(collection, page)
         self._changed = self._changed or result.events > 0
         self._metrics.documents_read(self._source, collection, result.read)

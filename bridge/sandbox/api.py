@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
+from hashlib import blake2b
 from random import Random
 
 from bridge.clock import Clock
@@ -125,11 +126,27 @@ class SandboxApi:
         self._limit.tell(self._switches, self.world.clock.wall(), answer)
         answer.delay_s += self._switches.latency_ms / 1000
         answer.headers["date"] = self._http_date()
-        answer.headers["etag"] = f'W/"{self.world.truth.number:x}-{len(answer.body):x}"'
+        self._name(request, answer)
         self._requests[f"{endpoint} {answer.status}"] += 1
         if request.method == "HEAD":
             answer.body = b""
         return answer
+
+    def _name(self, request: Request, answer: Answer) -> None:
+        """The ETag, and 304 for who has the very same already."""
+        kind = self._switches.etag
+        if kind == "none":
+            return
+        if kind == "honoured":
+            name = blake2b(answer.body, digest_size=12).hexdigest()
+        elif kind == "changing":
+            name = f"{self._requests.total():x}"
+        else:
+            name = f"{self.world.truth.number:x}-{len(answer.body):x}"
+        answer.headers["etag"] = f'W/"{name}"'
+        known = [text.strip() for text in _header(request, "if-none-match").split(",")]
+        if kind == "honoured" and request.method == "GET" and answer.status == 200 and answer.headers["etag"] in known:
+            answer.status, answer.body, answer.slow_s = 304, b"", 0.0
 
     def statistics(self) -> Statistics:
         """Counters and sizes."""

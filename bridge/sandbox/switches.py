@@ -79,6 +79,11 @@ class Switches(Knobs):
     roles_without_expand: Literal["ids", "absent"] = "ids"
     """Management users without `expand=roles`."""
 
+    # Conditional requests.
+    etag: Literal["honoured", "ignored", "changing", "none"] = "ignored"
+    """honoured: named after the content, and `If-None-Match` may be answered with 304. ignored: never 304. changing:
+    another one with each answer. none: no ETag at all."""
+
     # Faults.
     fault_on: Literal[
         "any", "token", "tags", "tag", "customers", "customer", "customer_tags", "rename", "management"

@@ -16,10 +16,16 @@ import orjson
 from bridge.errors import AccessDenied, Malformed, RequestRefused, RetryLater, SourceError
 from bridge.source.allowance import Allowance, allowance
 from bridge.source.budget import PAUSE_S_MAX
-from bridge.source.transport import Response
+from bridge.source.transport import Request, Response
+
+IF_NONE_MATCH = "If-None-Match"
+"""Header of a conditional request."""
 
 RETRY_AFTER_S_MAX = PAUSE_S_MAX
 """Longer hints are shortened: a provider that means an hour says so again, and a wrong one costs five minutes."""
+
+_ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{1,256}"', re.ASCII)
+"""An ETag that can be sent back as it is."""
 
 _DATE_CHARS_MAX = 64
 _DIGITS = re.compile(r"[0-9]+", re.ASCII)
@@ -42,6 +48,17 @@ def failure(response: Response, endpoint: str, wall: float) -> SourceError | Non
     if 300 <= status <= 399:
         return RequestRefused(f"{said}, a redirect; redirects are not followed, check base_url", status=status)
     return RequestRefused(said, status=status)
+
+
+def unchanged(request: Request, response: Response) -> bool:
+    """True when the request asked only for what has changed, and nothing has. An unasked 304 is a failure as any."""
+    return response.status == 304 and IF_NONE_MATCH in request.headers
+
+
+def etag(response: Response) -> str | None:
+    """What the provider calls this state of the resource; None when it has no usable name for it."""
+    text = response.headers.get("etag", "").strip()
+    return text if _ETAG.fullmatch(text) else None
 
 
 def parse(response: Response, endpoint: str) -> Any:

@@ -17,7 +17,17 @@ from typing import Any, NamedTuple, Protocol
 from bridge.clock import Clock
 from bridge.errors import RetryLater
 from bridge.source.allowance import Allowance
-from bridge.source.answer import RETRY_AFTER_S_MAX, allowed, failure, parse, retry_after, server_date
+from bridge.source.answer import (
+    IF_NONE_MATCH,
+    RETRY_AFTER_S_MAX,
+    allowed,
+    etag,
+    failure,
+    parse,
+    retry_after,
+    server_date,
+    unchanged,
+)
 from bridge.source.budget import Priority, RequestBudget
 from bridge.source.transport import Request, Response, Transport
 
@@ -61,12 +71,17 @@ class Answer(NamedTuple):
 
     value: the JSON; `Any` because the endpoint's model checks it. date: the server's time in microseconds, if given.
     asked_at: wall-clock seconds when the request was sent. received_at: when the answer was complete.
+    size: bytes of the body. etag: the provider's name for this state. unchanged: nothing has changed since the ETag
+    that the request named; there is no value then.
     """
 
     value: Any
     date: int | None
     asked_at: float
     received_at: float
+    size: int = 0
+    etag: str | None = None
+    unchanged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +184,11 @@ class ApiClient:
         query: tuple[tuple[str, str], ...] = (),
         *,
         priority: Priority = Priority.POLL,
+        unless: str | None = None,
     ) -> Answer:
         """GET and parse. `endpoint` names the template for metrics and messages, `path` is already encoded.
+
+        unless: an ETag; if it still names the resource, the answer may be `unchanged`.
 
         Raises any `SourceError`. Cancellation closes the connection and gives back what was taken.
         """
@@ -178,14 +196,24 @@ class ApiClient:
             "GET",
             path,
             query,
+            {} if unless is None else {IF_NONE_MATCH: unless},
             timeout_s=self._settings.request_timeout_s,
             body_bytes_max=self._settings.body_bytes_max,
         )
         response, asked_at = await self.send(endpoint, request, priority)
-        return Answer(parse(response, endpoint), server_date(response), asked_at, self._clock.wall())
+        same = unchanged(request, response)
+        return Answer(
+            None if same else parse(response, endpoint),
+            server_date(response),
+            asked_at,
+            self._clock.wall(),
+            len(response.body),
+            etag(response),
+            same,
+        )
 
     async def send(self, endpoint: str, request: Request, priority: Priority) -> tuple[Response, float]:
-        """Any request with credentials: a 2xx answer and the wall-clock moment of the request."""
+        """Any request with credentials: a 2xx answer, or the 304 it asked for, and the moment of the request."""
         authorization = await self._credentials.authorization()
         response, asked_at = await self._exchange.attempt(endpoint, _authorised(request, authorization), priority)
         if response.status == 401:
@@ -193,7 +221,8 @@ class ApiClient:
             authorization = await self._credentials.authorization()
             request = _authorised(request, authorization)
             response, asked_at = await self._exchange.attempt(endpoint, request, priority)
-        self._exchange.check(endpoint, response)
+        if not unchanged(request, response):
+            self._exchange.check(endpoint, response)
         return response, asked_at
 
 

@@ -77,6 +77,27 @@ def test_a_mistake_is_named_with_its_place(old: str, new: str, expected: str) ->
     assert expected in problem(GOOD.replace(old, new))
 
 
+def test_users_of_an_account_and_of_another_owner() -> None:
+    source = parse(GOOD + 'collections = ["customers", "users"]\nowner = "P123"\n', "bridge.toml", Path(".")).sources[0]
+    settings = source.dintero()
+    assert settings.collections == {Collection.CUSTOMERS, Collection.USERS}
+    assert (settings.account, settings.owner) == ("T12345678", "P123")
+    assert "sources[1]: owner: must be P or T and 3 or 8 digits" in problem(GOOD + 'owner = "P1234"\n')
+
+
+def test_a_partner_is_an_account_for_its_users_alone() -> None:
+    partner = GOOD.replace("T12345678", "P123")
+    config = parse(partner + 'collections = ["users"]\n', "bridge.toml", Path("."))
+    assert config.sources[0].dintero().account == "P123"
+    for collections in ("", 'collections = ["customers"]\n', 'collections = ["users", "tags"]\n'):
+        assert 'sources[1]: account: is a partner, of which only users can be read: set collections = ["users"]' in (
+            problem(partner + collections)
+        )
+    assert "sources[1]: account: must be P or T and 8 digits" in problem(
+        GOOD.replace("T12345678", "P12") + 'collections = ["users"]\n'
+    )
+
+
 def test_two_sources_may_not_share_an_id() -> None:
     block = GOOD[GOOD.index("[[sources]]") :]
     assert "two of them have the id 'acme'" in problem(GOOD + block)
