@@ -299,6 +299,8 @@ class Reading:
         collection = self._feed.collection
         self.status.mode = page.path
         absent = await self._removal.look(page, by)
+        if absent or page.gone or self._removal.open or self._removal.refuted:
+            page = replace(page, cursor=without_etag(page.cursor))  # not all that it shows becomes true
         if page.more and page.path is Path.SNAPSHOT and not page.complete:
             # Only these: other pages are compared with what is known, which this page is about to change.
             following, _ = parted(page.cursor)
@@ -306,8 +308,6 @@ class Reading:
                 await self._ahead.start(following, self._page(following))
         self._control.check()
         self._removal.note(page, by, absent)
-        if self._removal.open:
-            page = replace(page, cursor=without_etag(page.cursor))  # not all that it shows is true, or will be
         result = self._step.absorb(collection, page)
         self._changed = self._changed or result.events > 0
         self._metrics.documents_read(self._source, collection, result.read)
