@@ -213,9 +213,7 @@ def _faults(chance: Random, switches: dict[str, object], *, blind: bool) -> dict
 def _rates(chance: Random) -> Rates:
     """Changes per minute, together about what a few polls see."""
     speed = chance.choice((2.0, 10.0, 60.0))
-    # The simulated bridges do not read users.
-    names = [name for name in Rates.model_fields if not name.startswith("user_")]
-    values = {name: chance.random() * speed if chance.random() < 0.7 else 0.0 for name in names}
+    values = {name: chance.random() * speed if chance.random() < 0.7 else 0.0 for name in Rates.model_fields}
     values["tag_delete"] = min(values["tag_delete"], values["tag_create"])
     values["user_delete"] = min(values["user_delete"], values["user_create"])
     values["delete"] = min(values["delete"], values["sign_up"] + 0.5)
