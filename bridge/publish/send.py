@@ -74,7 +74,15 @@ class InboxSender:
 
     async def _cut(self) -> None:
         self._client._closed = True  # or its destructor complains that it was not stopped
+        self._wire.seal()
+        accumulator = self._client._message_accumulator
+        queued = [batch for queue in accumulator._batches.values() for batch in queue]
+        waiting = [*accumulator._pending_batches, *queued]
+        accumulator.fail_all(EnvironmentUnavailable("the sender was cut off"))  # frees what waits for batches
         await self._wire.cut([self._client._sender.sender_task])
+        for future in (future for batch in waiting for future in (batch.future, batch._drain_waiter)):
+            if future.done() and not future.cancelled():
+                future.exception()  # looked at, or the loop would report it as forgotten
 
 
 class Outcomes:

@@ -87,7 +87,8 @@ class Plan:
     duration_s: of the time in which things happen. pause_s: on average between two of them. weights: of `ACTIONS`.
     collections: what is read, by source. silent: first sights are kept without an event. page_limit: rows of a page of
     customers. snapshot_parallelism: pages side by side, the first time. cursor_kind: as the source is told.
-    delete_limit: so many deletions at once wait for a person. lie: what the customer list does for a while. disk:
+    delete_limit: so many deletions at once wait for a person. lie: what the customer list does for a while.
+    poll_interval_s_max: while nothing changes, 0 for always the same. disk:
     `memory` (a store that outlives its process) or `sqlite`. slow_markers: share of commit markers that come late.
     latency_s: of a request to Kafka. old_rows: share of pages that also show rows as an earlier page has shown them.
     epilogue: the state topic is lost in the end. blind: see the module.
@@ -109,6 +110,7 @@ class Plan:
     lie: dict[str, object]
     snapshot_parallelism: int
     poll_interval_s: float
+    poll_interval_s_max: float
     request_rate: float
     duration_s: float
     pause_s: float
@@ -154,6 +156,7 @@ def draw(seed: int) -> Plan:
         lie=chance.choice(_LIES) if blind else {},
         snapshot_parallelism=Random(f"{seed}/slices").choice((1, 1, 4, 8)),
         poll_interval_s=chance.choice((1.0, 3.0, 5.0)),
+        poll_interval_s_max=chance.choice((0.0, 0.0, 20.0)),
         request_rate=chance.choice((5.0, 20.0, 1000.0)),
         duration_s=chance.uniform(20.0, 150.0),
         pause_s=chance.choice((1.0, 3.0, 8.0)),
@@ -169,10 +172,11 @@ def draw(seed: int) -> Plan:
 
 
 _COLLECTIONS = (
-    (Collection.CUSTOMERS, Collection.TAGS),
+    (Collection.CUSTOMERS, Collection.TAGS, Collection.USERS),
+    (Collection.CUSTOMERS, Collection.TAGS, Collection.USERS),
     (Collection.CUSTOMERS, Collection.TAGS),
     (Collection.CUSTOMERS,),
-    (Collection.TAGS,),
+    (Collection.TAGS, Collection.USERS),
 )
 """What a source may be read for; everything, mostly."""
 
@@ -212,10 +216,9 @@ def _faults(chance: Random, switches: dict[str, object], *, blind: bool) -> dict
 def _rates(chance: Random) -> Rates:
     """Changes per minute, together about what a few polls see."""
     speed = chance.choice((2.0, 10.0, 60.0))
-    # The simulated bridges do not read users.
-    names = [name for name in Rates.model_fields if not name.startswith("user_")]
-    values = {name: chance.random() * speed if chance.random() < 0.7 else 0.0 for name in names}
+    values = {name: chance.random() * speed if chance.random() < 0.7 else 0.0 for name in Rates.model_fields}
     values["tag_delete"] = min(values["tag_delete"], values["tag_create"])
+    values["user_delete"] = min(values["user_delete"], values["user_create"])
     values["delete"] = min(values["delete"], values["sign_up"] + 0.5)
     return Rates().changed(values)
 
@@ -225,6 +228,7 @@ def _blind(chance: Random) -> dict[str, object]:
     hiding: dict[str, object] = {
         "late_visibility_s": 25.0,
         "tombstones_in_since": "never",
+        "tombstones": "never",
         "rename_bumps_updated_at": False,
         # Any page may be cut short to make room, so its reader cannot know where the list ends.
         "linked_users": "inside_limit",
@@ -246,6 +250,9 @@ def _switches(chance: Random) -> dict[str, object]:
         "tag_bumps_updated_at": chance.random() < 0.3,
         "deleted_read": chance.choice(("404", "tombstone")),
         "roles_without_expand": chance.choice(("ids", "absent")),
+        "etag": chance.choice(("honoured", "honoured", "ignored", "changing", "none")),
+        "limit_per_minute": chance.choice((0, 0, 0, 300)),
+        "limit_headers": chance.choice(("none", "x", "ratelimit", "draft")),
         "token_lifetime": chance.choice((14_400, 60, 5)),
         "token_revoke_after": chance.choice((0.0, 0.0, 30.0, 3.0)),
         "latency_ms": chance.choice((0.0, 20.0, 300.0)),

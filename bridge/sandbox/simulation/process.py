@@ -205,6 +205,7 @@ class Process:
                 "page_limit": plan.page_limit,
                 "cursor_kind": plan.cursor_kind,
                 "snapshot_parallelism": plan.snapshot_parallelism,
+                "collections": plan.collections[name],
             }
         )
         port = ApiPort(api, self.power, self._outside.lies[name])
@@ -215,22 +216,29 @@ class Process:
             feeds=[
                 ShiftingFeed(feed, partial(_alive, api.world, collection), plan.old_rows, self._chance)
                 for collection, feed in source.feeds.items()
-                if collection in plan.collections[name]
             ],
-            plans={
-                collection: ReadingPlan(plan.poll_interval_s, plan.sweep_interval_s, plan.delete_limit)
-                for collection in source.feeds
-            },
+            plans=dict.fromkeys(source.feeds, self._reading_plan()),
             silent_snapshot=plan.silent,
             clock=self._clock,
             metrics=self._metrics,
             spread=self._chance.random,
         )
 
+    def _reading_plan(self) -> ReadingPlan:
+        plan = self._outside.plan
+        return ReadingPlan(
+            plan.poll_interval_s,
+            plan.sweep_interval_s,
+            plan.delete_limit,
+            poll_interval_s_max=plan.poll_interval_s_max,
+        )
+
 
 def _alive(world: World, collection: Collection, uid: str) -> bool:
     if collection is Collection.TAGS:
         return uid in world.tags
+    if collection is Collection.USERS:
+        return uid in world.staff.users
     return world.customers.alive(world.customers.row_of[uid])
 
 

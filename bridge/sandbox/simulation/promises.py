@@ -60,7 +60,7 @@ def pauses(source: str, answered: Sequence[Answered], told: Sequence[Told]) -> I
     """Nothing of a collection is read while it is paused, whoever owns it meanwhile."""
     spans: dict[str, list[tuple[float, float]]] = {collection: [] for collection in Collection}
     since: dict[str, float] = {}
-    for sent, at in sorted(answered, key=lambda one: one.at):
+    for sent, at in sorted(answered, key=lambda one: one.sent.at):  # the order of the inbox
         if sent.source != source or sent.kind not in (Kind.PAUSE, Kind.RESUME):
             continue
         for collection in Collection if sent.collection is None else (sent.collection,):

@@ -45,6 +45,7 @@ Edge = tuple[str, str]
 _MAPPED: dict[Collection, Callable[[object, str], Document | Gone | Reject]] = {
     Collection.CUSTOMERS: models.customer,
     Collection.TAGS: models.tag,
+    Collection.USERS: models.user,
 }
 
 
@@ -126,9 +127,6 @@ class History:
     def _set(self, at: float, collection: Collection, raw: Body) -> None:
         key = (collection, raw["id"])
         self._raw[key] = raw
-        if collection not in _MAPPED:
-            self.versions.setdefault(key, []).append(Version(at, 0))
-            return
         if collection is Collection.USERS:
             roles = self._world.staff.roles
             raw = {**raw, "roles": [roles[role["id"]] for role in raw.get("roles", ())]}
