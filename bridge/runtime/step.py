@@ -22,8 +22,10 @@ from bridge.publish.deadletter import DeadLetter
 from bridge.publish.topics import TopicPlan
 from bridge.publish.transaction import Record, record_bytes
 from bridge.runtime.ledger import Ledger, Published
+from bridge.runtime.rebase import Window, unpublished
 from bridge.source.feed import Cursor, Page
 from bridge.store.record import (
+    ESSENCE_FIRST,
     Counters,
     StateRecord,
     counters_key,
@@ -34,6 +36,7 @@ from bridge.store.record import (
     encode_counters,
     encode_json,
     encode_record,
+    essence_key,
 )
 
 HEADERS_BYTES_MAX = 1024
@@ -59,11 +62,15 @@ class _Fate(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one step did: documents that were looked at, those without a change, events written."""
+    """What one step did: documents that were looked at, those without a change, events written.
+
+    rebased: of those without a change, how many differ because this release makes something else of the same row.
+    """
 
     read: int
     unchanged: int
     events: int
+    rebased: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +95,8 @@ class SourceStep:
         self._clock = clock
         self._counters = decode_counters(ledger.get(counters_key(self._source)))
         self._events: dict[EventType, list[int]] = {}
-        self._sequence = self._deletions = self._added = self._at = 0
+        self._windows: dict[Collection, Window] = {}
+        self._sequence = self._deletions = self._added = self._at = self._rebased = 0
         self._prefix = self._topic = ""
 
     @property
@@ -129,6 +137,10 @@ class SourceStep:
         prefix = key_of(self._source, collection, "")
         return [key[len(prefix) :] for key in self._ledger.keys(prefix)]
 
+    def missed_by(self, collection: Collection, began_at: float) -> bool:
+        """True when documents wait to be looked at as this release does, and a sweep from this moment did not."""
+        return self._window(collection).missed_by(began_at)
+
     def absorb(
         self, collection: Collection, page: Page, confirmed: Mapping[str, Document | None], gone_at: Mapping[str, int]
     ) -> StepResult:
@@ -142,6 +154,8 @@ class SourceStep:
         self._topic = self._topics.events(collection)
         before = self._counters
         self._sequence, self._deletions, self._added, self._events = before.sequence, before.deletions, 0, {}
+        self._rebased = 0
+        window = self._window(collection)
         newest: dict[str, Document] = {}
         ambiguous: set[str] = set()
         for document in (*page.documents, *(doc for doc in confirmed.values() if doc is not None)):
@@ -157,7 +171,7 @@ class SourceStep:
         for uid, document in newest.items():
             if uid in confirmed and confirmed[uid] is None:
                 continue
-            fate = self._document(collection, document, records.get(uid), cause)
+            fate = self._document(collection, document, records.get(uid), cause, window)
             unchanged += fate is not _Fate.CHANGED
             fingerprint = page.fingerprints.get(uid)
             if fingerprint is not None and fate is not _Fate.IGNORED and uid not in ambiguous:
@@ -170,25 +184,28 @@ class SourceStep:
             self._reject(collection, reject)
         self._counters = self._counted(collection, before, page.path)
         self._finish(collection, page.cursor, before)
+        self._windows[collection] = self._noted(collection, window.after(page))
         if self._counters is not before:
             self._ledger.wake(patient=page.path is Path.SNAPSHOT and page.more)
         read = len(page.documents) + len(page.familiar)
-        return StepResult(read, unchanged, self._counters.sequence - before.sequence)
+        return StepResult(read, unchanged, self._counters.sequence - before.sequence, self._rebased)
 
-    def _document(self, collection: Collection, document: Document, record: StateRecord | None, cause: Cause) -> _Fate:
+    def _document(
+        self, collection: Collection, document: Document, record: StateRecord | None, cause: Cause, window: Window
+    ) -> _Fate:
         """Publish what changed."""
         if record is None:
             record = _UNKNOWN
         elif document.version and document.version < record.version:
             return _Fate.IGNORED
         change = detect(record.document, document.body)
-        if change is None:
-            if document.version > record.version:
-                # Nothing that counts is new but its time; a copy from in between, shown late, must not pass for newer.
-                # The price: of two writers whose clocks differ, the one that is behind is not seen until it writes
-                # again.
-                self._put(document.uid, record._replace(version=document.version), None)
+        known = unpublished(record, document, change, window)
+        if known is not None:
+            if known is not record:
+                self._put(document.uid, known, None)
+                self._rebased += known.base not in (None, record.base)
             return _Fate.UNCHANGED
+        assert change is not None
         after_json = _canonical(document.body)
         if record.document is None and cause.path is Path.SNAPSHOT and self._limits.silent_snapshot:
             key = self._prefix + document.uid
@@ -293,6 +310,22 @@ class SourceStep:
         if self._counters is not before:
             self._ledger.put(counters_key(self._source), encode_counters(self._counters))
             self._ledger.open.documents[self._source, collection] = self.documents(collection)
+
+    def _window(self, collection: Collection) -> Window:
+        found = self._windows.get(collection)
+        if found is None:
+            stored = self._ledger.get(essence_key(self._source, collection))
+            found = Window.read(stored, self.documents(collection), self._clock.wall())
+            self._windows[collection] = found
+        return found
+
+    def _noted(self, collection: Collection, window: Window) -> Window:
+        """Remember what is not what everybody takes for granted."""
+        key = essence_key(self._source, collection)
+        stored = self._ledger.get(key)
+        if (stored is not None or window.essence != ESSENCE_FIRST) and stored != window.encoded():
+            self._ledger.put(key, window.encoded())
+        return window
 
     def _put(self, uid: str, record: StateRecord, document_json: bytes | None) -> None:
         self._ledger.put(self._prefix + uid, encode_record(record, document_json))
