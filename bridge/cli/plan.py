@@ -118,14 +118,20 @@ def _show(planned: Sequence[Planned], console: Console) -> None:
         console.print(f"{each.source} {each.collection}: {each.read:,} read", markup=False)
         for line in _lines(each):
             console.print(f"  {line}", markup=False)
+    console.print(_summary(planned), markup=False)
+
+
+def _summary(planned: Sequence[Planned]) -> str:
     events = sum(each.events.total() for each in planned)
-    parts = [f"{events:,} events"]
-    parts += [f"{n:,} re-based without an event"] if (n := sum(each.rebased for each in planned)) else []
-    parts += [f"{n:,} stored without an event"] if (n := sum(each.stored for each in planned)) else []
-    parts += [f"{n:,} dead letters"] if (n := sum(each.refused.total() for each in planned)) else []
-    parts += [f"{n:,} deletions to be confirmed"] if (n := sum(each.missing for each in planned)) else []
-    nothing = not events and len(parts) == 1
-    console.print("It would publish nothing." if nothing else f"It would come to {', '.join(parts)}.", markup=False)
+    others = {
+        "re-based without an event": sum(each.rebased for each in planned),
+        "stored without an event": sum(each.stored for each in planned),
+        "dead letters": sum(each.refused.total() for each in planned),
+        "deletions to be confirmed": sum(each.missing for each in planned),
+    }
+    parts = [f"{events:,} events", *(f"{count:,} {what}" for what, count in others.items() if count)]
+    nothing = events == 0 and len(parts) == 1
+    return "It would publish nothing." if nothing else f"It would come to {', '.join(parts)}."
 
 
 def _lines(planned: Planned) -> list[str]:
