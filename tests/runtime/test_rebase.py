@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bridge.detect.diff import detect
 from bridge.detect.essence import essence_digest
@@ -17,6 +21,7 @@ from bridge.runtime.sweep import Sweep, joined
 from bridge.source.dintero import customers, models
 from bridge.source.feed import Page
 from bridge.store import record as records
+from bridge.store.base import Store
 from bridge.store.record import StateRecord, decode_record, encode_record, essence_key
 from bridge.verify.online import TakeState, compare
 from tests.runtime.shards import House
@@ -167,6 +172,92 @@ def test_a_rebased_document_is_deleted_as_it_was_published(monkeypatch: pytest.M
     second.absorb(page(), gone={"1": 0})
     [(_, event, _)] = second.commit()
     assert (event["before"], event["after"]) == (customer("1").body, None)
+
+
+# Whatever happens, in whatever order.
+
+UIDS = "abcd"
+HAPPENINGS = st.lists(
+    st.tuples(st.just("edit"), st.sampled_from(UIDS), st.booleans())
+    | st.tuples(st.just("delete"), st.sampled_from(UIDS), st.just(True))
+    | st.tuples(st.sampled_from(["poll", "sweep"]), st.just(""), st.just(True))
+    | st.tuples(st.just("release"), st.sampled_from("123"), st.just(True)),
+    max_size=40,
+)
+
+
+class Course:
+    """A provider with a few documents, and releases that make different things of most of them."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, tuple[int, int]] = {}  # name, version
+        self.told: dict[str, Body] = {}
+        self.undated: set[str] = set()
+        self.now = 1
+        self.begin(1)
+
+    def begin(self, release: int, store: Store | None = None) -> None:
+        records.ESSENCE = release
+        self.release, self.swept = release, store is None
+        self.desk = Desk(store)
+        self.show([])
+
+    def shown(self, uid: str) -> Document:
+        name, version = self.rows[uid]
+        mapped = {} if uid == "a" else {"mapped": self.release * (uid != "b" or self.release > 1)}
+        return Document(uid, {"uid": uid, "customer_id": uid, "name": name, **mapped}, version)
+
+    def show(self, uids: Iterable[str], *, sweep: bool = False, gone: str = "") -> None:
+        cursor = joined({"after": "x"}, Sweep(time.time()) if sweep else None)
+        documents = [self.shown(uid) for uid in uids]
+        path = Path.SWEEP if sweep else Path.POLL
+        self.desk.absorb(Page(documents, cursor, False, path, complete=sweep), gone=dict.fromkeys(gone, 0))
+        for _, event, headers in self.desk.commit():
+            uid = event["key"].removeprefix("acme/")
+            assert event["before"] == self.told.get(uid)
+            kind = headers["ce_type"].decode().split(".")[2]
+            assert kind != "updated" or "/name" in event["changed"], "told a difference of the projection"
+            if event["after"] is None:
+                del self.told[uid]
+            else:
+                self.told[uid] = event["after"]
+        assert {uid: self.desk.body(uid) for uid in self.told} == self.told
+
+    def happen(self, what: str, which: str, dated: bool) -> None:
+        self.now += 1
+        if what == "edit":
+            # Without a date it may be taken for one of the projection, until everything was looked at.
+            seen = self.rows.get(which)
+            dated = dated or seen is None or not self.swept
+            self.rows[which] = (self.now, self.now if dated or seen is None else seen[1])
+            self.undated |= set() if dated else {which}
+        elif what == "delete" and which in self.told and which in self.rows:
+            del self.rows[which]
+            self.show([], gone=which)
+        elif what == "poll":
+            self.show(self.rows)
+        elif what == "sweep":
+            self.show(self.rows, sweep=True)
+            self.swept = True
+        elif what == "release" and int(which) != self.release:
+            self.show(self.undated & self.rows.keys())  # unseen they could not be told from the projection's doing
+            self.begin(int(which), self.desk.store)
+
+
+@settings(max_examples=200, deadline=None)
+@given(HAPPENINGS)
+def test_every_change_is_told_and_nothing_else_is(happenings: list[tuple[str, str, bool]]) -> None:
+    essence = records.ESSENCE
+    try:
+        course = Course()
+        for happening in happenings:
+            course.happen(*happening)
+        course.show(course.rows, sweep=True)
+        assert {uid: body["name"] for uid, body in course.told.items()} == {
+            uid: name for uid, (name, _) in course.rows.items()
+        }
+    finally:
+        records.ESSENCE = essence
 
 
 # Whole lives.
