@@ -184,7 +184,6 @@ _FAULTS = (
     "fault_200_html",
     "fault_slow",
     "fault_cut",
-    "bad_shape",
     "duplicate_rows",
 )
 """Faults of the provider after which the same page, read again, is whole."""
@@ -200,12 +199,13 @@ _LIES: tuple[dict[str, object], ...] = (
 
 
 def _faults(chance: Random, switches: dict[str, object], *, blind: bool) -> dict[str, float]:
-    """By the name of the switch. A row that cannot be read hides a change from polls, and so does an empty page.
+    """By the name of the switch. A row that cannot be read hides a change from polls, and so does an empty page,
+    or one of nothing but null.
 
     A provider that shows nothing twice in a row is believed where nothing else can be asked: the lists of tags and of
     users. What is missing from the list of customers can be looked up, so that one may lie.
     """
-    names = [*_FAULTS, *(["bad_row"] if blind else [])]
+    names = [*_FAULTS, *(["bad_row", "bad_shape"] if blind else [])]
     names += ["empty_page"] if blind and switches["fault_on"] == "customers" else []
     return {name: chance.random() * 0.3 for name in names if chance.random() < 0.4}
 
