@@ -34,7 +34,7 @@ from bridge.observability.probes import parse_listen
 from bridge.publish.settings import KafkaSettings
 from bridge.runtime.reading import SWEEP_INTERVAL_S
 from bridge.source.dintero import API as DINTERO_API
-from bridge.source.dintero import DinteroSettings
+from bridge.source.dintero import SNAPSHOT_PARALLELISM_MAX, DinteroSettings
 
 SECRET_FILE_BYTES_MAX = 64 * 1024
 """A secret is a line, not a disk image."""
@@ -176,6 +176,7 @@ class SourceSection(_Section):
     delete_limit: DeleteLimitSection = DeleteLimitSection()
     snapshot: Literal["events", "silent"] = "events"
     cursor_kind: Literal["id", "customer_id"] = "id"
+    snapshot_parallelism: int = Field(4, ge=1, le=SNAPSHOT_PARALLELISM_MAX)
 
     def dintero(self) -> DinteroSettings:
         """The settings of the provider's client. Raises `ValidationError` for what only the provider knows."""
@@ -190,6 +191,7 @@ class SourceSection(_Section):
             request_rate=self.request_budget,
             poll_overlap_s=self.poll_overlap,
             cursor_kind=self.cursor_kind,
+            snapshot_parallelism=self.snapshot_parallelism,
         )
 
     @model_validator(mode="after")

@@ -26,6 +26,7 @@ from bridge.source.answer import (
     parse,
     retry_after,
     server_date,
+    total_count,
     unchanged,
 )
 from bridge.source.budget import Priority, RequestBudget
@@ -73,6 +74,7 @@ class Answer(NamedTuple):
     asked_at: wall-clock seconds when the request was sent. received_at: when the answer was complete.
     size: bytes of the body. etag: the provider's name for this state. unchanged: nothing has changed since the ETag
     that the request named; there is no value then.
+    total: the rows that match, on all pages together, if it was asked for and given.
     """
 
     value: Any
@@ -82,6 +84,7 @@ class Answer(NamedTuple):
     size: int = 0
     etag: str | None = None
     unchanged: bool = False
+    total: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +213,7 @@ class ApiClient:
             len(response.body),
             etag(response),
             same,
+            total_count(response),
         )
 
     async def send(self, endpoint: str, request: Request, priority: Priority) -> tuple[Response, float]:

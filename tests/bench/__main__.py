@@ -2,7 +2,7 @@
 
     --quick      one population of 30,000, under three minutes; figures of less than 10 s each
     --json PATH  where the figures go as JSON
-    --only WORD  some of: read, latency, restore, takeover, sources; --customers and --rounds for a closer look
+    --only WORD  some of: read, latency, restore, takeover, sources, slices; --customers and --rounds for a closer look
 
 Starts an API process and, unless KAFKA_BOOTSTRAP_SERVERS names one, a Kafka; ends what it started.
 """
@@ -26,6 +26,7 @@ from bridge.publish.settings import quiet_client_loggers
 from bridge.sandbox.kafka import LocalKafka
 from tests.bench.figures import Bench, Cost, Figure
 from tests.bench.machine import Provider, api_limit, provider
+from tests.bench.slices import slices
 from tests.bench.sources import Crowd, crowds
 from tests.bench.table import show, write
 
@@ -39,7 +40,10 @@ WIDTH = 150
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One population. parts: see --only. sweep_s: of all rounds together. crowd: many sources, whatever population."""
+    """One population. parts: see --only. sweep_s: of all rounds together. crowd: many sources, whatever population.
+
+    sliced: the population that is read in slices, and before that one page after the other at 100 ms each.
+    """
 
     customers: int
     rounds: int
@@ -47,29 +51,35 @@ class Plan:
     sweep_s: float
     latency_s: float
     crowd: Crowd | None = None
+    sliced: int = 0
 
 
-ALL = frozenset({"read", "latency", "restore", "takeover", "sources"})
+ALL = frozenset({"read", "latency", "restore", "takeover", "sources", "slices"})
 
 FULL = (
     Plan(
         100_000,
         3,
-        frozenset({"read", "latency", "takeover", "sources"}),
+        frozenset({"read", "latency", "takeover", "sources", "slices"}),
         12.0,
         12.0,
         Crowd(many=2_000, poll_s=30.0, large=250_000, rolling=2_000, rolling_poll_s=10.0),
+        sliced=100_000,
     ),
     Plan(1_000_000, 1, frozenset({"read", "restore"}), 12.0, 0.0),
 )
-QUICK = (Plan(30_000, 2, ALL, 4.0, 5.0, Crowd(many=200, poll_s=2.0, large=0, rolling=0, rolling_poll_s=0.0)),)
+QUICK = (
+    Plan(30_000, 2, ALL, 4.0, 5.0, Crowd(many=200, poll_s=2.0, large=0, rolling=0, rolling_poll_s=0.0), sliced=10_000),
+)
 
 
 async def population(bench: Bench, plan: Plan) -> list[Figure]:
     """Everything that is measured with one population, and with many sources."""
     figures: list[Figure] = []
-    if plan.parts - {"sources"}:
+    if plan.parts - {"sources", "slices"}:
         figures += await one_source(bench, plan)
+    if "slices" in plan.parts and plan.sliced:
+        figures += await slices(bench, plan.sliced)
     if "sources" in plan.parts and plan.crowd is not None:
         figures += await crowds(bench, plan.crowd)
     return figures
@@ -196,7 +206,7 @@ def arguments() -> tuple[tuple[Plan, ...], Path]:
     given = parser.parse_args()
     plans: tuple[Plan, ...] = QUICK if given.quick else FULL
     if given.customers:
-        plans = (replace(plans[0], customers=given.customers, parts=ALL),)
+        plans = (replace(plans[0], customers=given.customers, sliced=given.customers, parts=ALL),)
     only = frozenset(given.only)
     plans = tuple(replace(plan, parts=plan.parts & only, rounds=given.rounds or plan.rounds) for plan in plans)
     return plans, given.json

@@ -46,7 +46,8 @@ def test_a_quiet_list_is_sent_once_and_counts_as_read_each_time() -> None:
             written = len(house.kafka.records)
             await asyncio.sleep(20 * POLL_S)
             # Nothing to write down but that this is so.
-            assert {record.topic for record in house.kafka.records[written:]} == {"b.progress"}
+            topics = {(record.topic, b"/progress/" in record.key) for record in house.kafka.records[written:]}
+            assert topics == {("b.progress", False), ("b.state", True)}
             shard.drain()
 
     run_virtual(main)

@@ -25,7 +25,8 @@ from bridge.sandbox.broker.producer import FakeProducer
 from bridge.sandbox.simulate import Defect
 from bridge.sandbox.simulation.story import teller
 from bridge.source.dintero.cursor import STEP_BACK, Poll, Sweep
-from bridge.source.dintero.customers import CustomersFeed, _Rows
+from bridge.source.dintero.customers import CustomersFeed
+from bridge.source.dintero.rows import Rows
 from bridge.source.feed import Cursor, Page
 from bridge.store.base import Store
 from bridge.store.record import Counters, counters_key, cursor_key, decode_json, encode_counters, encode_json
@@ -80,7 +81,7 @@ def step_past_a_tie() -> Iterator[None]:
     after = CustomersFeed._after_full_page
 
     def past(
-        self: CustomersFeed, state: Poll, since: int, mapped: _Rows, answer: Any
+        self: CustomersFeed, state: Poll, since: int, mapped: Rows, answer: Any
     ) -> tuple[Poll | Sweep, bool, bool]:
         own = [moment for moment in mapped.times if moment >= since]
         if own and own[-1] - STEP_BACK <= since:

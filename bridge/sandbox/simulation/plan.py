@@ -86,8 +86,9 @@ class Plan:
 
     duration_s: of the time in which things happen. pause_s: on average between two of them. weights: of `ACTIONS`.
     collections: what is read, by source. silent: first sights are kept without an event. page_limit: rows of a page of
-    customers. cursor_kind: as the source is told. delete_limit: so many deletions at once wait for a person. lie: what
-    the customer list does for a while. poll_interval_s_max: while nothing changes, 0 for always the same. disk:
+    customers. snapshot_parallelism: pages side by side, the first time. cursor_kind: as the source is told.
+    delete_limit: so many deletions at once wait for a person. lie: what the customer list does for a while.
+    poll_interval_s_max: between two polls while nothing changes, 0 for always the same. disk:
     `memory` (a store that outlives its process) or `sqlite`. slow_markers: share of commit markers that come late.
     latency_s: of a request to Kafka. old_rows: share of pages that also show rows as an earlier page has shown them.
     epilogue: the state topic is lost in the end. blind: see the module.
@@ -107,6 +108,7 @@ class Plan:
     cursor_kind: str
     delete_limit: DeleteLimit
     lie: dict[str, object]
+    snapshot_parallelism: int
     poll_interval_s: float
     poll_interval_s_max: float
     request_rate: float
@@ -152,6 +154,7 @@ def draw(seed: int) -> Plan:
         # The first is the default, which is never reached in a town this small.
         delete_limit=chance.choice((DeleteLimit(), DeleteLimit(0.2, 2), DeleteLimit(0.1, 4))),
         lie=chance.choice(_LIES) if blind else {},
+        snapshot_parallelism=Random(f"{seed}/slices").choice((1, 1, 4, 8)),
         poll_interval_s=chance.choice((1.0, 3.0, 5.0)),
         poll_interval_s_max=chance.choice((0.0, 0.0, 20.0)),
         request_rate=chance.choice((5.0, 20.0, 1000.0)),

@@ -205,6 +205,7 @@ class Process:
                 "page_limit": plan.page_limit,
                 "cursor_kind": plan.cursor_kind,
                 "collections": plan.collections[name],
+                "snapshot_parallelism": plan.snapshot_parallelism,
             }
         )
         port = ApiPort(api, self.power, self._outside.lies[name])

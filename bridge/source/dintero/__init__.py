@@ -39,6 +39,7 @@ from bridge.model import SOURCE_ID, Account, Collection
 from bridge.source.api import ApiClient, ClientSettings, Exchange, RequestObserver
 from bridge.source.budget import Priority, RequestBudget
 from bridge.source.dintero.customers import CustomersFeed, ListSettings
+from bridge.source.dintero.snapshot import SnapshotFeed
 from bridge.source.dintero.whole import WholeFeed, WholeList, tags_of, users_of
 from bridge.source.feed import Feed
 from bridge.source.token import OAuthToken
@@ -48,6 +49,10 @@ PROVIDER: Final = "dintero"
 
 API: Final = "https://api.dintero.com/v1"
 """Base URL of the service; also the first part of every token's audience, whatever host is asked."""
+
+SNAPSHOT_PARALLELISM_MAX = 32
+"""Requests side by side in the first reading; a quarter of what one process sends to one origin at once, and a step of
+that many pages is written within a few tenths of a second."""
 
 _ACCOUNT = re.compile(r"[PT]\d{8}", re.ASCII)
 _PARTNER = re.compile(r"[PT]\d{3}", re.ASCII)
@@ -75,6 +80,7 @@ class DinteroSettings(BaseModel):
     poll_overlap_s: float = Field(10.0, ge=1, le=3600, description="how late a change may become visible")
     cursor_kind: Literal["id", "customer_id"] = "id"
     page_limit: int = Field(100, ge=1, le=100)
+    snapshot_parallelism: int = Field(4, ge=1, le=SNAPSHOT_PARALLELISM_MAX, description="requests side by side")
 
     @field_validator("source")
     @classmethod
@@ -126,8 +132,12 @@ class DinteroSource:
         self._transport = transport
         self._client = client
         self._token = token
-        list_settings = ListSettings(settings.page_limit, settings.cursor_kind, settings.poll_overlap_s)
-        self.customers = CustomersFeed(client, f"{path}/customers/users", list_settings)
+        list_settings = ListSettings(
+            settings.page_limit, settings.cursor_kind, settings.poll_overlap_s, settings.snapshot_parallelism
+        )
+        customers_path = f"{path}/customers/users"
+        walking = CustomersFeed(client, customers_path, list_settings)
+        self.customers = SnapshotFeed(walking, client, customers_path, list_settings)
         self._tags = tags_of(path)
         self._users = users_of(f"/accounts/{settings.owner or settings.account}")
         feeds: dict[Collection, Feed] = {
