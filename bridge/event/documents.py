@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from bridge.event.catalog import RENAMED, EventType
+from bridge.event.catalog import RENAMED, TAGGED, UNTAGGED, EventType
 from bridge.model import Collection
 
 JsonObject = dict[str, Any]
@@ -60,6 +60,13 @@ class Tag(_Shape):
     created_at: str | None = Field(None, description="RFC 3339, UTC")
     updated_at: str | None = Field(None, description="RFC 3339, UTC; not compared")
     extra: JsonObject | None = None
+
+
+class TagShape(_Shape):
+    """The tag of a membership that moved."""
+
+    uid: str = Field(description="the tag's uid, as in `tags` of the customer")
+    name: str = Field(description="its name when the event was made; its uid when the name is not known any more")
 
 
 class CauseShape(_Shape):
@@ -112,6 +119,8 @@ def payload_model(kind: EventType) -> type[BaseModel]:
             Field(alias="from", description="the old customer_id"),
         )
         fields["to"] = (str | None, Field(description="the new customer_id"))
+    if kind in (TAGGED, UNTAGGED):
+        fields["tag"] = (TagShape, Field(description="the tag that was got or lost"))
     title = "".join(part.capitalize() for part in kind.name.split("."))
     return create_model(
         title,

@@ -1,8 +1,9 @@
 """StateRecord: the value of one record in the state topic, and the keys that are not documents.
 
 Keys: `source/collection/uid` for documents, `source/cursors/collection` for a feed's position,
-`source/counters/events` for the source's counters, `@/marker/shard` once per partition. Values are JSON objects with
-a format number; a record of a newer format stops the process that reads it instead of being guessed at.
+`source/counters/events` for the source's counters, `source/rounds/tag` for when the tag's members were read,
+`@/marker/shard` once per partition. Values are JSON objects with a format number; a record of a newer format stops the
+process that reads it instead of being guessed at.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ ESSENCE = 1
 
 CURSORS = "cursors"
 COUNTERS = "counters"
+ROUNDS = "rounds"
 MARKER_PREFIX = "@/marker/"
 HEARTBEAT_PREFIX = "@/heartbeat/"
 
@@ -103,6 +105,11 @@ def cursor_key(source: str, collection: str) -> str:
 def counters_key(source: str) -> str:
     """Key of a source's counters."""
     return key_of(source, COUNTERS, "events")
+
+
+def rounds_key(source: str, tag: str) -> str:
+    """Key of what is known about the reading of a tag's members."""
+    return key_of(source, ROUNDS, tag)
 
 
 def marker_key(shard: int) -> str:
