@@ -8,34 +8,29 @@ what Kafka does to the shard ends the task from outside.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
 
 from bridge.clock import Clock
 from bridge.detect.scan import DeleteLimit, suspects
-from bridge.errors import AccessDenied, CursorRejected, Malformed, RequestRefused, SourceError
+from bridge.errors import CursorRejected, SourceError
 from bridge.event.envelope import EventBuilder
 from bridge.model import Account, Collection, Document, Path
-from bridge.observability.logs import Throttle, get_logger
+from bridge.observability.logs import get_logger
 from bridge.observability.metrics import Metrics
 from bridge.publish.topics import TopicPlan
 from bridge.runtime.ahead import Ahead
 from bridge.runtime.ledger import Ledger
-from bridge.runtime.parking import FORESEEN, Parking, Surprises
-from bridge.runtime.schedule import ACCESS_PROBE_S, Backoff, wait_s
+from bridge.runtime.loop import SourceLoop
+from bridge.runtime.parking import Parking
+from bridge.runtime.schedule import Backoff, wait_s
 from bridge.runtime.step import SourceStep, StepLimits
 from bridge.runtime.sweep import Sweep, joined, parted
 from bridge.source.feed import Cursor, Feed, Page
 
 SWEEP_INTERVAL_S = 6 * 3600.0
 """What polling cannot see is found within a quarter of a day; a million customers take 10,000 requests each time."""
-
-SAY_AGAIN_S = 30.0
-"""Between two log lines about the same thing of the same feed."""
-
-Answer = TypeVar("Answer")
 
 log = get_logger(__name__)
 
@@ -49,22 +44,7 @@ class ReadingPlan:
     delete_limit: DeleteLimit = field(default_factory=DeleteLimit)
 
 
-@dataclass(slots=True)
-class ReadingStatus:
-    """What the status page and `/ready` show of one feed; written by the loop, read by anybody."""
-
-    mode: str = "waiting"
-    caught_up: bool = False
-    last_error: str | None = None
-    failing_since: float | None = None
-    held: frozenset[str] = field(default_factory=frozenset)
-
-
-class Unforeseen(Malformed):
-    """Something that no code was written for."""
-
-
-class Reading:
+class Reading(SourceLoop):
     """The loop of one feed during one opening of its shard."""
 
     def __init__(
@@ -80,26 +60,15 @@ class Reading:
         spread: Callable[[], float] = random.random,
     ) -> None:
         """`spread`: a number in [0, 1) that keeps feeds from coming back in step."""
-        self._source = source
+        super().__init__(source, feed.collection, clock, metrics, parking, spread)
         self._feed = feed
         self._step = step
         self._ledger = ledger
         self._plan = plan
-        self._clock = clock
-        self._metrics = metrics
-        self._parking = parking
-        self._spread = spread
-        self._throttle = Throttle(SAY_AGAIN_S, clock)
         self._begin_again = False
         self._sweep_backoff = Backoff()
         self._sweep_not_before = float("-inf")
         self._ahead = Ahead()
-        self.status = ReadingStatus()
-
-    @property
-    def collection(self) -> Collection:
-        """What is read."""
-        return self._feed.collection
 
     @property
     def documents(self) -> int:
@@ -254,33 +223,6 @@ class Reading:
         refused = self._step.refused_only(collection, uids)
         return confirmed | {uid: None for uid in refused if uid not in shown}
 
-    async def _asked(self, call: Awaitable[Answer]) -> Answer:
-        """A surprise in one feed is trouble of that feed; it must not stop its siblings."""
-        try:
-            return await call
-        except (SourceError, *FORESEEN):  # also the store's: a feed asks it which rows it knows
-            raise
-        except Exception as error:
-            name = type(error).__name__
-            if self._throttle.admit("unforeseen") is not None:
-                log.error("unforeseen", source=self._source, collection=self._feed.collection, exc_info=error)
-            raise Unforeseen(f"unforeseen {name}; nothing of the answer was used. Please report it") from error
-
-    def _blame(self, error: Exception, surprises: Surprises) -> None:
-        """The life ends; if it is because of this feed, the next one shall know."""
-        if not isinstance(error, FORESEEN):
-            surprises.happened(f"unforeseen {type(error).__name__} ended the shard. Please report it")
-            self._tell_parked()
-
-    def _tell_parked(self) -> None:
-        parked = self._parking.parked
-        self._metrics.feed_parked(self._source, self._feed.collection, parked)
-        if parked:
-            self.status.mode = "parked"
-            if self._throttle.admit("parked") is not None:
-                said = self._parking.polls.said or self._parking.sweeps.said
-                log.error("the feed is parked", source=self._source, collection=self._feed.collection, detail=said)
-
     def _missing(self, page: Page) -> list[str]:
         """Known uids that a whole reading does not show; none when there are suspiciously many."""
         collection = self._feed.collection
@@ -302,51 +244,6 @@ class Reading:
                 known=len(known),
             )
         return [] if held else missing
-
-    @property
-    def ready(self) -> bool:
-        """True when the last request was answered."""
-        return self.status.mode != "waiting" and self.status.last_error is None
-
-    def _trouble(self, error: SourceError, backoff: Backoff, surprises: Surprises) -> float:
-        """Note what happened; seconds to wait."""
-        if self.status.failing_since is None:
-            self.status.failing_since = self._clock.wall()
-        self.status.last_error = str(error)
-        if isinstance(error, AccessDenied):
-            delay = ACCESS_PROBE_S
-        else:
-            hint = getattr(error, "delay_s", None)
-            delay = backoff.delay_s(self._spread(), hint)
-        if isinstance(error, Unforeseen):
-            surprises.happened(str(error))
-            delay = max(delay, surprises.delay_s(self._spread()))
-            self._tell_parked()
-        if self._throttle.admit("trouble", delay) is not None:
-            serious = isinstance(error, AccessDenied | RequestRefused | Malformed)
-            log.log(
-                40 if serious else 30,
-                "the provider cannot be read",
-                source=self._source,
-                collection=self._feed.collection,
-                cause=type(error).__name__,
-                detail=str(error),
-                attempt=backoff.attempts,
-                next_try_s=round(delay, 1),
-            )
-        return delay
-
-    def _recovered(self) -> None:
-        self._metrics.feed_parked(self._source, self._feed.collection, self._parking.parked)
-        if self.status.failing_since is not None and self._throttle.over("trouble"):
-            log.info(
-                "the provider is read again",
-                source=self._source,
-                collection=self._feed.collection,
-                after_s=round(self._clock.wall() - self.status.failing_since, 1),
-            )
-        self.status.failing_since = None
-        self.status.last_error = None
 
 
 @dataclass(frozen=True, slots=True)

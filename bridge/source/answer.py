@@ -19,6 +19,7 @@ from bridge.source.transport import Response
 RETRY_AFTER_S_MAX = 300.0
 """Longer hints are shortened: a provider that means an hour says so again, and a wrong one costs five minutes."""
 
+_COUNT_DIGITS_MAX = 12
 _DATE_CHARS_MAX = 64
 _DIGITS = re.compile(r"[0-9]+", re.ASCII)
 _ERROR_CODE = re.compile(r"[A-Za-z0-9_.-][A-Za-z0-9_. -]{0,47}", re.ASCII)
@@ -63,6 +64,12 @@ def server_date(response: Response) -> int | None:
     """Microseconds since 1970 of the `Date` header; None when it is missing or unusable."""
     moment = _http_date(response.headers.get("date", ""))
     return None if moment is None or moment < 0 else int(moment * 1_000_000)
+
+
+def total_count(response: Response) -> int | None:
+    """How many rows the provider says there are on all pages together; None when it does not say."""
+    text = response.headers.get("total-count", "").strip()
+    return int(text) if _DIGITS.fullmatch(text) and len(text) <= _COUNT_DIGITS_MAX else None
 
 
 def retry_after(response: Response, wall: float) -> float | None:

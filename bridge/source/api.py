@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from bridge.clock import Clock
 from bridge.errors import RetryLater
-from bridge.source.answer import RETRY_AFTER_S_MAX, failure, parse, retry_after, server_date
+from bridge.source.answer import RETRY_AFTER_S_MAX, failure, parse, retry_after, server_date, total_count
 from bridge.source.budget import Priority, RequestBudget
 from bridge.source.transport import Request, Response, Transport
 
@@ -59,12 +59,14 @@ class Answer(NamedTuple):
 
     value: the JSON; `Any` because the endpoint's model checks it. date: the server's time in microseconds, if given.
     asked_at: wall-clock seconds when the request was sent. received_at: when the answer was complete.
+    total: the rows that match, on all pages together, if it was asked for and given.
     """
 
     value: Any
     date: int | None
     asked_at: float
     received_at: float
+    total: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,8 @@ class ApiClient:
             body_bytes_max=self._settings.body_bytes_max,
         )
         response, asked_at = await self.send(endpoint, request, priority)
-        return Answer(parse(response, endpoint), server_date(response), asked_at, self._clock.wall())
+        value, date = parse(response, endpoint), server_date(response)
+        return Answer(value, date, asked_at, self._clock.wall(), total=total_count(response))
 
     async def send(self, endpoint: str, request: Request, priority: Priority) -> tuple[Response, float]:
         """Any request with credentials: a 2xx answer and the wall-clock moment of the request."""

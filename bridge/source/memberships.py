@@ -33,6 +33,7 @@ class MemberPage:
     shown: uids that are on the page in their own right, so they had the tag at some moment since `asked_at`; one may
         come twice.
     doubtful: uids that may be on the page for another reason.
+    whole: False when a row could not be identified; ask again, or absence from the list means nothing.
     following: the place of the next page; None at the end of the list, which counts only if no page raised.
     total: how many the provider says there are, None when it does not.
     asked_at: wall-clock seconds when the request was sent.
@@ -40,6 +41,7 @@ class MemberPage:
 
     shown: Sequence[str]
     doubtful: Sequence[str]
+    whole: bool
     following: Place | None
     total: int | None
     asked_at: float

@@ -35,6 +35,7 @@ from bridge.model import SOURCE_ID, Account, Collection
 from bridge.source.api import ApiClient, ClientSettings, Exchange, RequestObserver
 from bridge.source.budget import Priority, RequestBudget
 from bridge.source.dintero.customers import CustomersFeed, ListSettings
+from bridge.source.dintero.memberships import MembershipList
 from bridge.source.dintero.tags import TagsFeed
 from bridge.source.feed import Feed
 from bridge.source.token import OAuthToken
@@ -117,6 +118,7 @@ class DinteroSource:
         self._tags_path = f"{path}/customers/tags"
         list_settings = ListSettings(settings.page_limit, settings.cursor_kind, settings.poll_overlap_s)
         self.customers = CustomersFeed(client, f"{path}/customers/users", list_settings)
+        self.memberships = MembershipList(client, f"{path}/customers/users", settings.page_limit, settings.cursor_kind)
         self.feeds: Mapping[Collection, Feed] = MappingProxyType(
             {Collection.CUSTOMERS: self.customers, Collection.TAGS: TagsFeed(client, self._tags_path)}
         )

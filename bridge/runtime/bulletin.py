@@ -1,0 +1,72 @@
+"""Bulletin: what the loops of one source tell each other during one opening of its shard.
+
+The readings of customers and tags write it, the loop of the memberships reads it. Nothing of it is kept: what gets lost
+with a life costs time only, because every tag is read anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from bridge.model import Collection
+
+HINTS_MAX = 1_000
+"""Customers that just changed and are to be looked at soon; beyond it the oldest are left to the reading of tags."""
+
+
+class Bulletin:
+    """Of one source; belongs to one loop of asyncio."""
+
+    def __init__(self) -> None:
+        self.caught_up: dict[Collection, float] = {}
+        """Wall-clock seconds up to which a collection is in the ledger, as far as its own reading says."""
+        self._hints: dict[str, None] = {}
+        self._tags_moved = True
+        self._news = asyncio.Event()
+
+    def proved(self, collection: Collection, moment: float) -> None:
+        """Everything up to `moment` is in the ledger."""
+        self.caught_up[collection] = moment
+        self._news.set()
+
+    def changed(self, collection: Collection, uids: Sequence[str]) -> None:
+        """Documents came, or changed, other than by being read for the first time."""
+        if collection is Collection.CUSTOMERS and uids:
+            for uid in uids[-HINTS_MAX:]:
+                self._hints.pop(uid, None)
+                self._hints[uid] = None
+            while len(self._hints) > HINTS_MAX:
+                del self._hints[next(iter(self._hints))]
+            self._news.set()
+
+    def tags_moved(self) -> None:
+        """There may be another set of tags now."""
+        self._tags_moved = True
+        self._news.set()
+
+    def take_tags_moved(self) -> bool:
+        """Whether that was said since the last time."""
+        moved, self._tags_moved = self._tags_moved, False
+        return moved
+
+    def take_hint(self) -> str | None:
+        """The customer that has waited longest."""
+        uid = next(iter(self._hints), None)
+        if uid is not None:
+            del self._hints[uid]
+        return uid
+
+    @property
+    def hinted(self) -> bool:
+        """Whether a customer is to be looked at."""
+        return bool(self._hints)
+
+    async def wait(self, seconds: float) -> None:
+        """Until something new is said, at most so long."""
+        self._news.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            pass
