@@ -6,6 +6,9 @@ synchronous and short (one page or one batch); one shard owns one store.
 
 Beside a value it may keep the *fingerprint* of the row that the provider shows of this document: a row with the same
 one is known to change nothing. Fingerprints are a convenience of this machine, never in Kafka, and forgotten freely.
+
+And it knows the *members* of each tag: the customers whose stored document has it, always exactly as the values say
+(`store.edges`).
 """
 
 from __future__ import annotations
@@ -48,6 +51,27 @@ class Store(Protocol):
 
     def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         """Every key that begins with `prefix`, unordered; the store must not change meanwhile."""
+        ...
+
+    def keys_after(self, folder: str, after: int, limit: int) -> tuple[list[str], int | None]:
+        """At most `limit` keys of one folder (`source/collection/`), unordered, and where the next piece begins.
+
+        after: 0, then what the piece before has returned; None there means that this was the last piece, which may be
+        empty. The store may change between two pieces: a key that is there all the time is in exactly one of them;
+        whether a key is that comes or goes meanwhile is left open.
+        """
+        ...
+
+    def members(self, source: str, tag: str) -> Iterator[str]:
+        """Uids of the customers whose stored document has the tag, unordered; the store must not change meanwhile."""
+        ...
+
+    def members_count(self, source: str, tag: str) -> int:
+        """How many they are; quick, however many."""
+        ...
+
+    def member_tags(self, source: str) -> list[str]:
+        """The tags with at least one member, unordered."""
         ...
 
     def close(self) -> None:

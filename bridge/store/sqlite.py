@@ -21,19 +21,20 @@ system start too, and after the next one the file is built anew from Kafka.
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import sqlite3
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bridge.clock import Clock
 from bridge.store.base import NO_FINGERPRINTS
+from bridge.store.edge_index import EDGES_SCHEMA, EdgeIndex
+from bridge.store.edges import NO_TAGS, TAGS_MARK, customers_folder, folder_of, is_customer, tags_of
+from bridge.store.seals import CacheDamaged, checked, crc_of, sealed, unsealed
 
-LAYOUT = "4"
+LAYOUT = "5"
 """Of the tables below; another one is thrown away, never migrated: it is a cache."""
 
 IN_VALUES_MAX = 500
@@ -65,10 +66,11 @@ _WRONG_KEY = "a key is not the one that its hash says"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 """Another one after each start of the system, where the system has it (Linux)."""
 
-_SCHEMA = """
+_SCHEMA = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE folders (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE state (
+    id INTEGER PRIMARY KEY,
     hash INTEGER NOT NULL,
     folder INTEGER NOT NULL,
     key TEXT NOT NULL,
@@ -78,16 +80,23 @@ CREATE TABLE state (
 );
 CREATE UNIQUE INDEX by_hash ON state (hash);
 CREATE INDEX by_folder ON state (folder);
+{EDGES_SCHEMA}
 """
 
 _PUT = (
-    "INSERT INTO state VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET "
+    "INSERT INTO state VALUES (NULL, ?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET "
     "fingerprint = excluded.fingerprint, crc = excluded.crc, value = excluded.value WHERE key = excluded.key"
 )
 
 
-class CacheDamaged(sqlite3.DatabaseError):
-    """A cached value does not match its checksum; throw the file away and restore."""
+class _Stored(NamedTuple):
+    """A customer's row before it changes. id: None when there is none."""
+
+    id: int | None
+    tags: tuple[str, ...]
+
+
+_NOT_STORED = _Stored(None, NO_TAGS)
 
 
 class SqliteStore:
@@ -101,6 +110,7 @@ class SqliteStore:
         self._folders: dict[str, int] = dict(connection.execute("SELECT name, id FROM folders"))
         if any(type(name) is not str for name in self._folders):
             raise CacheDamaged("a folder has no name")
+        self._edges = EdgeIndex(connection)
         self._lately: dict[str, int] = {}  # hashes of keys that were asked for; most of them are put next
         self._grouped = 0
         self._group_since = 0.0
@@ -136,9 +146,9 @@ class SqliteStore:
             salt = secrets.token_bytes(_HASH_BYTES)
             rows = {
                 **expected,
-                "position": _sealed("0"),
-                "changed_at": _sealed(str(clock.wall())),
-                "salt": _sealed(salt.hex()),
+                "position": sealed("0"),
+                "changed_at": sealed(str(clock.wall())),
+                "salt": sealed(salt.hex()),
             }
             db.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
             return cls(db, 0, salt, clock)
@@ -159,9 +169,9 @@ class SqliteStore:
             meta = dict(db.execute("SELECT name, value FROM meta"))
             if any(meta.get(name) != value for name, value in expected.items()):
                 raise ValueError("a cache of something else")
-            if float(_unsealed(meta["changed_at"])) < clock.wall() - age_s_max:
+            if float(unsealed(meta["changed_at"])) < clock.wall() - age_s_max:
                 raise ValueError("too old")
-            return cls(db, int(_unsealed(meta["position"])), bytes.fromhex(_unsealed(meta["salt"])), clock)
+            return cls(db, int(unsealed(meta["position"])), bytes.fromhex(unsealed(meta["salt"])), clock)
         except BaseException:
             db.close()
             raise
@@ -173,7 +183,7 @@ class SqliteStore:
 
     def get_many(self, keys: Sequence[str]) -> dict[str, bytes]:
         """The values of those keys that exist. Raises `CacheDamaged`."""
-        return {row[0]: _checked(*row) for row in self._select("key, hash, value, crc", keys)}
+        return {row[0]: checked(*row) for row in self._select("key, hash, value, crc", keys)}
 
     def fingerprints(self, keys: Sequence[str]) -> dict[str, bytes]:
         """See `Store.fingerprints`."""
@@ -216,18 +226,23 @@ class SqliteStore:
             self._group_since = self._clock.monotonic()
         try:
             self._write(latest, position, fingerprints)
+            if self._edges.full:
+                self._edges.flush()
             self._grouped += len(latest) + len(fingerprints)
             if self._grouped >= GROUP_RECORDS_MAX or self._clock.monotonic() >= self._group_since + GROUP_S_MAX:
                 self._commit()
         except BaseException:
             self._db.rollback()
+            self._edges.forget()
             raise
         self._position = position
 
     def _write(self, latest: Mapping[str, bytes | None], position: int, fingerprints: Mapping[str, bytes]) -> None:
-        hash_of, folder_of = self._hash_again, self._folder
+        tagged = self._tagged(latest)
+        stored = self._stored(tagged)
+        hash_of, number_of = self._hash_again, self._folder
         put = [
-            (h := hash_of(k), folder_of(k), k, fingerprints.get(k), _crc(h, v), v)
+            (h := hash_of(k), number_of(k), k, fingerprints.get(k), crc_of(h, v), v)
             for k, v in latest.items()
             if v is not None
         ]
@@ -239,16 +254,50 @@ class SqliteStore:
             self._db.executemany("UPDATE state SET fingerprint = ? WHERE hash = ? AND key = ?", known)
         if drop:
             self._db.executemany("DELETE FROM state WHERE hash = ? AND key = ?", drop)
-        self._db.execute("UPDATE meta SET value = ? WHERE name = 'position'", (_sealed(str(position)),))
+        if tagged:
+            self._index(tagged, stored, latest)
+        self._db.execute("UPDATE meta SET value = ? WHERE name = 'position'", (sealed(str(position)),))
+
+    def _tagged(self, latest: Mapping[str, bytes | None]) -> list[str]:
+        """The customers whose edges may change: those that come with some, and all where there are any."""
+        numbers = self._edges.folders
+        if not numbers:
+            return [k for k, v in latest.items() if v is not None and TAGS_MARK in v and is_customer(k)]
+        folders = {name for name, number in self._folders.items() if number in numbers}
+        return [
+            k
+            for k, v in latest.items()
+            if folder_of(k) in folders or (v is not None and TAGS_MARK in v and is_customer(k))
+        ]
+
+    def _stored(self, keys: Sequence[str]) -> dict[str, _Stored]:
+        rows = self._select("key, id, hash, value, crc", keys)
+        return {
+            key: _Stored(id, tags_of(key, checked(key, hashed, value, crc))) for key, id, hashed, value, crc in rows
+        }
+
+    def _index(self, keys: Sequence[str], stored: Mapping[str, _Stored], latest: Mapping[str, bytes | None]) -> None:
+        """Bring the edges of these customers in step with their new values."""
+        new = dict(self._select("key, id", [key for key in keys if key not in stored]))
+        for key in keys:
+            before, has = stored.get(key, _NOT_STORED), tags_of(key, latest[key])
+            if before.tags == has:
+                continue
+            number = before.id if before.id is not None else new[key]
+            change = self._folder(key), number, self._hash(key)
+            had_before, has_now = set(before.tags), set(has)
+            self._edges.remove(*change, [tag for tag in before.tags if tag not in has_now])
+            self._edges.add(*change, [tag for tag in has if tag not in had_before])
 
     def _commit(self) -> None:
-        self._db.execute("UPDATE meta SET value = ? WHERE name = 'changed_at'", (_sealed(str(self._clock.wall())),))
+        self._edges.flush()
+        self._db.execute("UPDATE meta SET value = ? WHERE name = 'changed_at'", (sealed(str(self._clock.wall())),))
         self._db.commit()
         self._grouped = 0
 
     def _folder(self, key: str) -> int:
         """The number of what is before the last part of the key."""
-        name = _folder_name(key)
+        name = folder_of(key)
         number = self._folders.get(name)
         if number is None:
             number = len(self._folders)
@@ -262,10 +311,40 @@ class SqliteStore:
         for number in numbers:
             rows = self._db.execute("SELECT key, hash, value, crc FROM state WHERE folder = ?", (number,))
             for key, hashed, value, crc in rows:
-                if type(key) is not str or self._hash(key) != hashed:
-                    raise CacheDamaged(_WRONG_KEY)
-                if key.startswith(prefix):
-                    yield key, _checked(key, hashed, value, crc)
+                if self._true(key, hashed).startswith(prefix):
+                    yield key, checked(key, hashed, value, crc)
+
+    def keys_after(self, folder: str, after: int, limit: int) -> tuple[list[str], int | None]:
+        """See `Store.keys_after`: an existing row keeps its number, and new ones come behind."""
+        rows = self._db.execute(
+            "SELECT key, hash, id FROM state WHERE folder = ? AND id > ? ORDER BY id LIMIT ?",
+            (self._folders.get(folder, -1), after, limit),
+        ).fetchall()
+        return [self._true(key, hashed) for key, hashed, _ in rows], rows[-1][2] if len(rows) == limit else None
+
+    def members(self, source: str, tag: str) -> Iterator[str]:
+        """See `Store.members`. Raises `CacheDamaged` before the first of them, or when one of them is damaged."""
+        folder = customers_folder(source)
+        number = self._folders.get(folder)
+        if number is not None:
+            for key, hashed in self._edges.members(number, tag):
+                yield self._true(key, hashed)[len(folder) :]
+
+    def members_count(self, source: str, tag: str) -> int:
+        """See `Store.members_count`."""
+        number = self._folders.get(customers_folder(source))
+        return 0 if number is None else self._edges.count(number, tag)
+
+    def member_tags(self, source: str) -> list[str]:
+        """See `Store.member_tags`."""
+        number = self._folders.get(customers_folder(source))
+        return [] if number is None else self._edges.tags(number)
+
+    def _true(self, key: Any, hashed: int) -> str:
+        """The key, if it is the one that its hash says. `Any`: a flipped bit may have made it something else."""
+        if type(key) is not str or self._hash(key) != hashed:
+            raise CacheDamaged(_WRONG_KEY)
+        return key
 
     def check(self) -> None:
         """Raise `CacheDamaged`, or another `sqlite3.DatabaseError`, when rows or their index do not fit together.
@@ -290,12 +369,6 @@ class SqliteStore:
             # What cannot be kept any more is read again from Kafka. Closed already: nothing to keep.
             if self._db.in_transaction:
                 self._commit()
-
-
-def _folder_name(key: str) -> str:
-    """`source/collection/` of `source/collection/uid`; the uid may hold anything."""
-    end = key.find("/", key.find("/") + 1)
-    return key[: end + 1]
 
 
 def remove(path: Path) -> None:
@@ -336,27 +409,3 @@ def _boot() -> str:
         return BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:  # not Linux
         return ""
-
-
-def _crc(hashed: int, value: bytes) -> int:
-    return zlib.crc32(value, hashed & 0xFFFFFFFF)
-
-
-def _sealed(text: str) -> str:
-    return f"{text} {zlib.crc32(text.encode())}"
-
-
-def _unsealed(sealed: object) -> str:
-    """Raises `ValueError`. `object`: a flipped bit turns SQLite's texts into blobs and the reverse."""
-    if type(sealed) is not str:
-        raise ValueError("damaged")
-    text, _, crc = sealed.rpartition(" ")
-    if str(zlib.crc32(text.encode())) != crc:
-        raise ValueError("damaged")
-    return text
-
-
-def _checked(key: str, hashed: int, value: bytes, crc: int) -> bytes:
-    if type(value) is not bytes or _crc(hashed, value) != crc:
-        raise CacheDamaged(f"the cached value of {json.dumps(key)} is damaged")
-    return value

@@ -118,6 +118,22 @@ class RestoreProbe:
         """The markers with this prefix."""
         return ((key, value) for key, value in sorted(self._markers.items()) if key.startswith(prefix))
 
+    def keys_after(self, folder: str, after: int, limit: int) -> tuple[list[str], int | None]:
+        """None: no documents are kept."""
+        return [], None
+
+    def members(self, source: str, tag: str) -> Iterator[str]:
+        """None: no documents are kept."""
+        return iter(())
+
+    def members_count(self, source: str, tag: str) -> int:
+        """See `members`."""
+        return 0
+
+    def member_tags(self, source: str) -> list[str]:
+        """See `members`."""
+        return []
+
     def close(self) -> None:
         """Nothing to release."""
 

@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -16,14 +17,28 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bridge.clock import SystemClock
+from bridge.store.edges import tags_of
+from bridge.store.record import StateRecord, encode_record
 from bridge.store.sqlite import PAGE_BYTES, SqliteStore
 
 IDENTITY = {"cluster": "c", "topic": "bridge.state", "shard": "3"}
 POSITION = 471_100_000_007
 T = TypeVar("T")
 CHANCE = Random(1)
-ROWS = {f"acme/customers/{number:04}": CHANCE.randbytes(30).hex().encode() for number in range(400)}
-FINGERPRINTS = {key: value[:16] for key, value in ROWS.items()}
+TAGS = [f"tag-{number:02}" for number in range(40)]
+
+
+def value_of(number: int) -> bytes:
+    tags = sorted(CHANCE.sample(TAGS, 10))
+    return encode_record(StateRecord({"uid": f"{number:04}", "email": CHANCE.randbytes(30).hex(), "tags": tags}, 1, 1))
+
+
+ROWS = {f"acme/customers/{number:04}": value_of(number) for number in range(400)}
+FINGERPRINTS = {key: CHANCE.randbytes(16) for key in ROWS}
+MEMBERS = {
+    tag: {key.removeprefix("acme/customers/") for key, value in ROWS.items() if tag in tags_of(key, value)}
+    for tag in TAGS
+}
 
 
 def open_file(path: Path, **identity: str) -> SqliteStore:
@@ -41,20 +56,33 @@ def believed(path: Path) -> str:
     store = open_file(path)
     try:
         if store.position == 0:
-            assert store.get_many(list(ROWS)) == {}
+            assert (store.get_many(list(ROWS)), store.member_tags("acme")) == ({}, [])
             return "fresh"
         assert store.position == POSITION
         store.check()
         uses = [used(lambda: store.get_many(list(ROWS))), used(lambda: dict(store.scan("")))]
         fingerprints = used(lambda: store.fingerprints(list(ROWS)), FINGERPRINTS)
+        tags = used(lambda: sorted(store.member_tags("acme")))
+        counts = {tag: used(partial(store.members_count, "acme", tag)) for tag in TAGS}
+        members = {tag: used(partial(members_of, store, tag)) for tag in TAGS}
+        keys = used(lambda: store.keys_after("acme/customers/", 0, len(ROWS) + 1)[0])
     except sqlite3.Error:
         return "refused"
     finally:
         store.close()
     assert all(found == ROWS for found in uses if found is not None)
+    assert tags in (None, TAGS)
+    assert all(found in (None, len(MEMBERS[tag])) for tag, found in counts.items())
+    assert all(found in (None, MEMBERS[tag]) for tag, found in members.items())
+    assert keys is None or sorted(keys) == list(ROWS)
+    uses += [tags, *counts.values(), *members.values(), keys]
     # One that is damaged is of no row, so the row is looked into.
     assert all(FINGERPRINTS[key] == value or value not in FINGERPRINTS.values() for key, value in fingerprints.items())
     return "true" if all(found is not None for found in uses) else "refused"
+
+
+def members_of(store: SqliteStore, tag: str) -> set[str]:
+    return set(store.members("acme", tag))
 
 
 def used(use: Callable[[], T], otherwise: T | None = None) -> Any:
@@ -172,7 +200,7 @@ def test_the_file_of_another_shard_is_not_believed(tmp_path: Path, other: dict[s
     assert open_file(tmp_path / "c", **other).position == 0
 
 
-@pytest.mark.parametrize("layout", ["1", "2", "999"])
+@pytest.mark.parametrize("layout", ["1", "4", "999"])
 def test_the_file_of_another_release_is_built_anew(tmp_path: Path, layout: str) -> None:
     filled(tmp_path / "c")
     db = sqlite3.connect(tmp_path / "c")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from bridge.clock import SystemClock
-from bridge.store.sqlite import GROUP_RECORDS_MAX, GROUP_S_MAX, CacheDamaged, SqliteStore, remove
+from bridge.store.seals import CacheDamaged
+from bridge.store.sqlite import GROUP_RECORDS_MAX, GROUP_S_MAX, SqliteStore, remove
 
 IDENTITY = {"cluster": "c", "topic": "bridge.state", "shard": "3"}
 DAY_S = 86_400.0

@@ -104,6 +104,22 @@ class PoweredStore:
         """See `Store.scan`."""
         return self.store.scan(prefix)
 
+    def keys_after(self, folder: str, after: int, limit: int) -> tuple[list[str], int | None]:
+        """See `Store.keys_after`."""
+        return self.store.keys_after(folder, after, limit)
+
+    def members(self, source: str, tag: str) -> Iterator[str]:
+        """See `Store.members`."""
+        return self.store.members(source, tag)
+
+    def members_count(self, source: str, tag: str) -> int:
+        """See `Store.members_count`."""
+        return self.store.members_count(source, tag)
+
+    def member_tags(self, source: str) -> list[str]:
+        """See `Store.member_tags`."""
+        return self.store.member_tags(source)
+
     def close(self) -> None:
         """See `Store.close`."""
         self.store.close()

@@ -1,0 +1,35 @@
+"""Seals: the checksums of what a cache file holds, so that a flipped bit is noticed by whoever reads it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+
+
+class CacheDamaged(sqlite3.DatabaseError):
+    """What the cache holds does not match its checksum; throw the file away and restore."""
+
+
+def crc_of(hashed: int, value: bytes) -> int:
+    return zlib.crc32(value, hashed & 0xFFFFFFFF)
+
+
+def sealed(text: str) -> str:
+    return f"{text} {zlib.crc32(text.encode())}"
+
+
+def unsealed(found: object) -> str:
+    """Raises `ValueError`. `object`: a flipped bit turns SQLite's texts into blobs and the reverse."""
+    if type(found) is not str:
+        raise ValueError("damaged")
+    text, _, crc = found.rpartition(" ")
+    if str(zlib.crc32(text.encode())) != crc:
+        raise ValueError("damaged")
+    return text
+
+
+def checked(key: str, hashed: int, value: bytes, crc: int) -> bytes:
+    if type(value) is not bytes or crc_of(hashed, value) != crc:
+        raise CacheDamaged(f"the cached value of {json.dumps(key)} is damaged")
+    return value
