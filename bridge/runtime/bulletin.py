@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from bridge.model import Collection
+from bridge.model import Collection, Path
+from bridge.runtime.step import StepResult
 
 HINTS_MAX = 1_000
 """Customers that just changed and are to be looked at soon; beyond it the oldest are left to the reading of tags."""
@@ -30,19 +31,21 @@ class Bulletin:
         self.caught_up[collection] = moment
         self._news.set()
 
-    def changed(self, collection: Collection, uids: Sequence[str]) -> None:
-        """Documents came, or changed, other than by being read for the first time."""
-        if collection is Collection.CUSTOMERS and uids:
-            for uid in uids[-HINTS_MAX:]:
-                self._hints.pop(uid, None)
-                self._hints[uid] = None
-            while len(self._hints) > HINTS_MAX:
-                del self._hints[next(iter(self._hints))]
+    def absorbed(self, collection: Collection, path: Path, result: StepResult) -> None:
+        """A page is in the ledger. Customers that came with the first reading of all are no news."""
+        if collection is Collection.TAGS and (result.events or path is Path.SNAPSHOT):
+            self._tags_moved = True
             self._news.set()
+        elif collection is Collection.CUSTOMERS and path is not Path.SNAPSHOT and result.touched:
+            self.hint(result.touched)
 
-    def tags_moved(self) -> None:
-        """There may be another set of tags now."""
-        self._tags_moved = True
+    def hint(self, uids: Sequence[str]) -> None:
+        """These customers may have moved tags."""
+        for uid in uids[-HINTS_MAX:]:
+            self._hints.pop(uid, None)
+            self._hints[uid] = None
+        while len(self._hints) > HINTS_MAX:
+            del self._hints[next(iter(self._hints))]
         self._news.set()
 
     def take_tags_moved(self) -> bool:

@@ -21,11 +21,14 @@ from bridge.observability.logs import get_logger
 from bridge.observability.metrics import Metrics
 from bridge.publish.topics import TopicPlan
 from bridge.runtime.ahead import Ahead
+from bridge.runtime.bulletin import Bulletin
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.loop import SourceLoop
+from bridge.runtime.memberships import Memberships, MembershipSource
 from bridge.runtime.parking import Parking
 from bridge.runtime.schedule import Backoff, wait_s
 from bridge.runtime.step import SourceStep, StepLimits
+from bridge.runtime.strip import strip
 from bridge.runtime.sweep import Sweep, joined, parted
 from bridge.source.feed import Cursor, Feed, Page
 
@@ -58,8 +61,9 @@ class Reading(SourceLoop):
         metrics: Metrics,
         parking: Parking,
         spread: Callable[[], float] = random.random,
+        bulletin: Bulletin | None = None,
     ) -> None:
-        """`spread`: a number in [0, 1) that keeps feeds from coming back in step."""
+        """`spread`: a number in [0, 1) that keeps feeds from coming back in step. bulletin: who else is told."""
         super().__init__(source, feed.collection, clock, metrics, parking, spread)
         self._feed = feed
         self._step = step
@@ -69,6 +73,7 @@ class Reading(SourceLoop):
         self._sweep_backoff = Backoff()
         self._sweep_not_before = float("-inf")
         self._ahead = Ahead()
+        self._bulletin = bulletin or Bulletin()
 
     @property
     def documents(self) -> int:
@@ -187,15 +192,20 @@ class Reading(SourceLoop):
             following, _ = parted(page.cursor)
             if following is not None:
                 await self._ahead.start(following, self._page(following))
+        if collection is Collection.TAGS:
+            gone = [uid for uid, document in confirmed.items() if document is None]
+            await strip(self._source, gone, self._step, self._ledger, page.path)
         result = self._step.absorb(collection, page, confirmed, gone_at)
         self._metrics.documents_read(self._source, collection, result.read)
         self._metrics.documents_unchanged(self._source, collection, result.unchanged)
         self._tell_progress(page)
+        self._bulletin.absorbed(collection, page.path, result)
         # A whole reading that lacked what is there after all may have lacked what nobody knows yet, too.
         refuted = page.whole and any(confirmed[uid] is not None for uid in confirmed.keys() - gone_at.keys())
         if page.caught_up_to is not None and not self.status.held and not refuted:
             self.status.caught_up = True
             self._ledger.open.caught_up[self._source, collection] = page.caught_up_to
+            self._bulletin.proved(collection, page.caught_up_to)
             self._ledger.wake()
 
     def _tell_progress(self, page: Page) -> None:
@@ -248,7 +258,10 @@ class Reading(SourceLoop):
 
 @dataclass(frozen=True, slots=True)
 class SourceReader:
-    """Everything about one source that outlives its shard's openings: what to read and how to publish it."""
+    """Everything about one source that outlives its shard's openings: what to read and how to publish it.
+
+    memberships: for a provider whose customers do not say which tags they have, if they are wanted.
+    """
 
     account: Account
     builder: EventBuilder
@@ -259,13 +272,21 @@ class SourceReader:
     metrics: Metrics
     spread: Callable[[], float] = random.random
     parking: Mapping[Collection, Parking] = field(default_factory=lambda: {name: Parking() for name in Collection})
+    memberships: MembershipSource | None = None
 
-    def readings(self, ledger: Ledger, topics: TopicPlan) -> Sequence[Reading]:
+    @property
+    def collections(self) -> Sequence[Collection]:
+        """What is read."""
+        extra = [] if self.memberships is None else [Collection.MEMBERSHIPS]
+        return [*(feed.collection for feed in self.feeds), *extra]
+
+    def readings(self, ledger: Ledger, topics: TopicPlan) -> Sequence[SourceLoop]:
         """The loops of one opening; they share the step, so that the source counts its events once."""
         limits = StepLimits(topics.record_bytes_max, self.silent_snapshot)
         step = SourceStep(self.builder, ledger, topics, limits, self.clock)
         source = self.account.source
-        return [
+        bulletin = Bulletin()
+        loops: list[SourceLoop] = [
             Reading(
                 source,
                 feed,
@@ -276,6 +297,14 @@ class SourceReader:
                 self.metrics,
                 self.parking[feed.collection],
                 self.spread,
+                bulletin,
             )
             for feed in self.feeds
         ]
+        if self.memberships is not None:
+            parking = self.parking[Collection.MEMBERSHIPS]
+            loop = Memberships(
+                source, self.memberships, step, ledger, bulletin, self.clock, self.metrics, parking, self.spread
+            )
+            loops.append(loop)
+        return loops

@@ -32,7 +32,8 @@ from bridge.publish.statelog import StaleCache
 from bridge.publish.topics import TopicPlan
 from bridge.publish.transaction import Producer, Receipt, Record
 from bridge.runtime.ledger import Batch, Ledger
-from bridge.runtime.reading import Reading, SourceReader
+from bridge.runtime.loop import SourceLoop
+from bridge.runtime.reading import SourceReader
 from bridge.runtime.tasks import first_leaf, outlived
 from bridge.store.base import Store
 from bridge.store.record import decode_json, encode_json, heartbeat_key, marker_key
@@ -142,7 +143,7 @@ class Shard:
         metrics: Metrics,
     ) -> None:
         self.number = number
-        self.readings: dict[str, Sequence[Reading]] = {}
+        self.readings: dict[str, Sequence[SourceLoop]] = {}
         self.caught_up: dict[tuple[str, Collection], float] = {}
         self._sources = sources
         self._ports = ports

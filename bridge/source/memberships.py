@@ -35,7 +35,7 @@ class MemberPage:
     doubtful: uids that may be on the page for another reason.
     whole: False when a row could not be identified; ask again, or absence from the list means nothing.
     following: the place of the next page; None at the end of the list, which counts only if no page raised.
-    total: how many the provider says there are, None when it does not.
+    total: at the end of the list, how many the provider says there are, if it said the same all the time; else None.
     asked_at: wall-clock seconds when the request was sent.
     """
 

@@ -1,8 +1,11 @@
 """MembershipList: who has which tags in one account, from the customer list by tag and from a customer's own tags.
 
-The list by tag has the ways of the whole list (see `customers`): a short page proves nothing, a page with contacts also
-holds the customers they are contacts for, whether or not those have the tag. A customer's own tags are asked for by its
-`customer_id`, which changes hands; so the customer is read behind them, and they count only if it was still the same.
+The list by tag has the ways of the whole list (see `customers`): a short page proves nothing, and a page with contacts
+also holds the customers they are contacts for, whether or not those have the tag. So it is walked twice: without
+contacts, which leaves nobody in doubt, and then the contacts alone, where everybody else on the page is left out.
+
+A customer's own tags are asked for by its `customer_id`, which changes hands; so the customer is read behind them, and
+they count only if it was still the same.
 """
 
 from __future__ import annotations
@@ -38,10 +41,17 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.~-]+", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    """after: id after which the next page begins. count, digest: rows and ids of the page before. pages, mark: for
-    finding cycles; the mark is an `after` of the past. empty: the page before was empty."""
+    """contacts: which of the two walks. before: what the provider said of the first one, in the second.
 
+    after: id after which the next page begins. first: the provider's count at the beginning of the walk. count, digest:
+    rows and ids of the page before. pages, mark: for finding cycles; the mark is an `after` of the past. empty: the
+    page before was empty.
+    """
+
+    contacts: bool = False
+    before: int | None = None
     after: str | None = None
+    first: int | None = None
     count: int = 0
     digest: str = ""
     pages: int = 0
@@ -63,7 +73,9 @@ class MembershipList:
     async def members(self, tag: str, place: Place | None) -> MemberPage:
         """See `MembershipReader.members`."""
         walk = _Walk() if place is None else _Walk(**place)
-        query = [("tag_id", tag), ("type", "any"), ("limit", str(self._limit)), ("total", "true")]
+        query = [("tag_id", tag), ("limit", str(self._limit)), ("total", "true")]
+        if walk.contacts:
+            query.append(("type", "contact"))
         if walk.after is not None:
             query.append(("starting_after", walk.after))
         try:
@@ -73,23 +85,23 @@ class MembershipList:
                 raise
             raise CursorRejected(f"{LIST} answers {error.status} to its own cursor") from None
         rows = list_of(answer)
-        following = self._after(walk, rows, answer.total)
+        following, total = self._after(walk, rows, answer.total)
         shown: list[str] = []
         doubtful: list[str] = []
         linked = linked_ids(rows)
         whole = True
         for row in rows:
             uid = models.row_uid(row)
-            if uid is not None:
+            if uid is None:
+                whole = whole and models.is_tombstone(row)
+            elif not walk.contacts or row.get("type") == "contact":
                 (doubtful if _name(row) in linked else shown).append(uid)
-            elif not models.is_tombstone(row):
-                whole = False
         return MemberPage(
             shown=shown,
             doubtful=doubtful,
             whole=whole,
             following=None if following is None else asdict(following),
-            total=answer.total,
+            total=total,
             asked_at=answer.asked_at,
         )
 
@@ -162,11 +174,22 @@ class MembershipList:
         body = {**known.body, "customer_id": name, "extra": {**extra, "customer_id_changes": trail}}
         return known._replace(body=body)
 
-    def _after(self, walk: _Walk, rows: list[Any], total: int | None) -> _Walk | None:
-        """Where the reading goes on; None at the end of the list. Raises `Malformed` when pages repeat."""
+    def _after(self, walk: _Walk, rows: list[Any], total: int | None) -> tuple[_Walk | None, int | None]:
+        """Where the reading goes on, None at its end, and then what the provider said all the time."""
+        walk = walk if walk.pages or walk.empty else replace(walk, first=total)
+        following = self._step(walk, rows, total)
+        if following is not None:
+            return following, None
+        steady = total if total == walk.first else None
+        if not walk.contacts:
+            return _Walk(contacts=True, before=steady), None
+        return None, None if steady is None or walk.before is None else walk.before + steady
+
+    def _step(self, walk: _Walk, rows: list[Any], total: int | None) -> _Walk | None:
+        """The walk behind this page; None when it is over. Raises `Malformed` when pages repeat."""
         if not rows:
             # An empty page where there may be more is believed when it comes twice.
-            sure = walk.empty or (0 < walk.count < self._limit) or (walk.pages == 0 and total == 0)
+            sure = walk.empty or 0 < walk.count < self._limit or (walk.pages == 0 and total == 0)
             return None if sure else replace(walk, empty=True)
         after = self._last_id(rows)
         ids = "\n".join(str(row.get("id")) if isinstance(row, dict) else "" for row in rows)
@@ -178,7 +201,7 @@ class MembershipList:
         pages = walk.pages + 1
         # Brent's method: a mark that moves at powers of two meets every cycle.
         mark = after if pages & (pages - 1) == 0 else walk.mark
-        return _Walk(after, len(rows), digest, pages, mark)
+        return replace(walk, after=after, count=len(rows), digest=digest, pages=pages, mark=mark, empty=False)
 
     def _last_id(self, rows: list[Any]) -> str:
         """Of the last row that is on the page in its own right."""
