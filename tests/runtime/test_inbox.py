@@ -199,7 +199,7 @@ def test_resync_in_the_middle_of_a_sweep_begins_it_again() -> None:
 
 def test_resync_during_the_first_reading_begins_that_again() -> None:
     async def main(clock: VirtualClock) -> None:
-        house = House(clock, customers=1000, latency_ms="2000")
+        house = House(clock, customers=1000, lanes=1, latency_ms="2000")
         post = Post(house)
         shard = house.shard()
         async with asyncio.TaskGroup() as group:
