@@ -45,8 +45,9 @@ from bridge.source import dintero
 from bridge.source.api import RequestObserver
 from bridge.source.client import Connections, HttpTransport
 from bridge.store.base import Store
+from bridge.store.file import remove
 from bridge.store.folder import CacheFolder
-from bridge.store.sqlite import CACHE_KIB, SqliteStore, remove
+from bridge.store.sqlite import CACHE_KIB, SqliteStore
 
 CACHE_AGE_S_MAX = 3 * 86_400.0
 """A cache that has not moved for longer is not read on from; tombstones stay in the log for 7 days."""

@@ -92,13 +92,14 @@ class RoundsPlan:
 @dataclass(slots=True)
 class _Round:
     """One tag. swept: wall-clock seconds at which its last complete reading began. offset: the provider's count less
-    ours, when it was last read. doubted: the last reading was not exact. unexplained: why it is read, if because of its
-    count. not_before: monotonic."""
+    ours, when it was last read. odd: its count less what it lists. doubted: the last reading was not exact.
+    unexplained: why it is read, if because of its count. not_before: monotonic."""
 
     swept: float | None
     members: int
     probed: float = float("-inf")
     offset: int = 0
+    odd: int = 0
     doubted: bool = False
     unexplained: Count | None = None
     not_before: float = float("-inf")
@@ -197,7 +198,9 @@ class Rounds:
         if count.theirs is None or count.theirs - count.ours == round_.offset:
             round_.unexplained = None
         elif count == round_.unexplained:
-            round_.offset = count.theirs - count.ours  # a reading has not moved either of them: so it is
+            # A reading has moved neither of them: it counts otherwise than it lists.
+            round_.odd += count.theirs - count.ours - round_.offset
+            round_.offset = count.theirs - count.ours
         else:
             round_.unexplained = count
             self._soil(tag)
@@ -216,7 +219,7 @@ class Rounds:
         if count.theirs is None:
             return
         self._counted = True
-        round_.offset = count.theirs - count.ours
+        round_.offset = count.theirs - count.ours + round_.odd
         # Members moved while the list was read, or its count means something else: once more, but not for ever.
         round_.doubted = not count.exact and not round_.doubted
         if round_.doubted:

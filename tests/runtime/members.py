@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -46,9 +46,9 @@ class Club(House):
         sweep_s: float = 600.0,
         rate: float = 100.0,
         silent: bool = False,
-        **switches: str,
+        switches: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(clock, customers, tags, **switches)
+        super().__init__(clock, customers, tags, **switches or {})
         plan = RoundsPlan(poll_s, sweep_s, rate)
         plans = {name: ReadingPlan(5.0, 600.0) for name in (Collection.CUSTOMERS, Collection.TAGS)}
         memberships = MembershipSource(self.source.memberships, plan)

@@ -112,10 +112,9 @@ class KeptStore(MemoryStore):
 class House:
     """One provider, one Kafka, and the lives of one shard between them."""
 
-    def __init__(
-        self, clock: VirtualClock, customers: int = 50, tags: int = 8, *, lanes: int = 4, **switches: str
-    ) -> None:
-        """lanes: pages of the first reading that are asked side by side."""
+    def __init__(self, clock: VirtualClock, customers: int = 50, tags: int = 8, **switches: str | int) -> None:
+        """Of the switches one is the reader's: `lanes`, pages of the first reading that are asked side by side."""
+        lanes = int(switches.pop("lanes", 4))
         self.clock = clock
         self.kafka = Kafka()
         self.store: Store = KeptStore()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from random import Random
-from typing import Any, cast
 
 import pytest
 
@@ -70,7 +69,7 @@ def test_a_silent_first_reading_keeps_memberships_without_telling_them() -> None
 @pytest.mark.parametrize("switches", SWITCHES, ids=named)
 def test_every_edge_that_moves_is_told_once_whatever_the_provider_is_like(switches: dict[str, str]) -> None:
     async def main(clock: VirtualClock) -> None:
-        club = Club(clock, 150, 4, sweep_s=100.0, **cast(Any, switches))
+        club = Club(clock, 150, 4, sweep_s=100.0, switches=switches)
         await club.live(40)
         before, count = club.true, len(club.told)
         assert club.stored == before
