@@ -141,7 +141,7 @@ class EdgeIndex:
         self.forget()
 
     def _sorted(self, edges: set[int], by: int, changes: dict[int, tuple[int, int]]) -> list[tuple[int, int]]:
-        """Tag and row of each, in the order of the file; `changes` takes what becomes of the tags' counts and digests."""
+        """Tag and row of each, in the order of the file; `changes` takes how the tags' counts and digests change."""
         hashes = self._hashes
         rows = []
         for tag, group in groupby(sorted(edges), key=_tag_of):
