@@ -112,6 +112,11 @@ def build_source(
     return dintero.build(settings, HttpTransport(settings.base_url, connections), clock, observer)
 
 
+def build_reader(config: Config, section: SourceSection, source: dintero.DinteroSource, clock: Clock) -> SourceReader:
+    """What `run` would read of one source and how it would publish it, outside of any process that does."""
+    return _reader(config, section, source, clock, Metrics(clock, _vocabulary(config), __version__))
+
+
 def build(config: Config, clock: Clock) -> Bridge:
     """Everything of one process. Raises `EnvironmentUnavailable` when the data folder cannot be used."""
     metrics = Metrics(clock, _vocabulary(config), __version__)

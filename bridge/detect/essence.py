@@ -9,7 +9,14 @@ canonical order from the source, so lists compare by position here. The projecti
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
+import orjson
+
 from bridge.model import Body
+
+DIGEST_BYTES = 16
+"""That two essences of one document share a digest is less likely than any other fault."""
 
 VOLATILE = frozenset({"updated_at"})
 """Top-level fields that never make a change."""
@@ -36,3 +43,8 @@ def essence(body: Body) -> Body:
         if isinstance(value, str):
             result[name] = value.lower()
     return result
+
+
+def essence_digest(body: Body) -> str:
+    """For comparing with an essence of which nothing else is kept."""
+    return blake2b(orjson.dumps(essence(body), option=orjson.OPT_SORT_KEYS), digest_size=DIGEST_BYTES).hexdigest()

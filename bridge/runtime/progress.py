@@ -47,15 +47,23 @@ class ProgressBook:
         at = iso(int(self._clock.wall() * 1_000_000))
         for (source, collection), moment in self._moved.items():
             until = int(moment * 1_000_000)  # rounded down: rather too early
-            key = key_of(source, PROGRESS, collection)
-            stored = self._ledger.get(key)
-            if stored is not None and decode_json(stored)["until"] >= until:
+            if until <= last_written(self._ledger, source, collection):
                 continue
             sequence = decode_counters(self._ledger.get(counters_key(source))).sequence
             progress = Progress(
                 source=source, collection=collection, complete_until=iso(until), sequence=sequence, at=at
             )
             batch.records.append(Record(self._topics.progress, None, progress.key, progress.encode()))
-            batch.state[key] = encode_json({"until": until})
+            batch.state[_key(source, collection)] = encode_json({"until": until})
         self._moved.clear()
         self._written_at = self._clock.monotonic()
+
+
+def last_written(ledger: Ledger, source: str, collection: Collection) -> int:
+    """The watermark that was written last, by whatever owner, in microseconds since 1970; 0 before the first."""
+    stored = ledger.get(_key(source, collection))
+    return 0 if stored is None else int(decode_json(stored)["until"])
+
+
+def _key(source: str, collection: Collection) -> str:
+    return key_of(source, PROGRESS, collection)

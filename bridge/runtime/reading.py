@@ -252,7 +252,10 @@ class Reading:
         """Pages of a sweep in the time between two polls; at least one, so that a busy feed is swept too."""
         while self._clock.monotonic() >= self._sweep_not_before:
             cursor, sweep = parted(self._step.cursor(self._feed.collection))
-            if cursor is None or sweep is None or not sweep.due(self._plan.sweep_interval_s, self._clock.wall()):
+            if cursor is None or sweep is None:
+                return
+            missed = sweep.cursor is None and self._step.missed_by(self._feed.collection, sweep.began_at)
+            if not missed and not sweep.due(self._plan.sweep_interval_s, self._clock.wall()):
                 return
             if sweep.cursor is None:
                 begin = self._feed.sweep(cursor)
@@ -313,6 +316,13 @@ class Reading:
         self._metrics.documents_read(self._source, collection, result.read)
         self._metrics.documents_unchanged(self._source, collection, result.unchanged)
         self._tell_progress(page)
+        if result.rebased and self._throttle.admit("rebased") is not None:
+            log.info(
+                "this release reads documents otherwise, taken over without events",
+                source=self._source,
+                collection=collection,
+                documents=result.rebased,
+            )
         if page.caught_up_to is not None:
             self._reached = page.caught_up_to
 

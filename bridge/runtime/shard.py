@@ -32,7 +32,7 @@ from bridge.publish.topics import TopicPlan
 from bridge.publish.transaction import Producer, Receipt, Record
 from bridge.runtime.inbox import InboxDesk
 from bridge.runtime.ledger import Batch, Ledger
-from bridge.runtime.progress import ProgressBook
+from bridge.runtime.progress import ProgressBook, last_written
 from bridge.runtime.reading import Reading, SourceReader
 from bridge.runtime.tasks import first_leaf, outlived
 from bridge.store.base import Store
@@ -260,6 +260,9 @@ class Shard:
             self._metrics.own(source, [reading.collection for reading in readings])
             for reading in readings:
                 self._metrics.store_documents(source, reading.collection, reading.documents)
+                until = last_written(ledger, source, reading.collection)
+                if until:  # else the start of the process stands for it
+                    self._metrics.caught_up(source, reading.collection, until / 1_000_000)
         self._enter(ShardState.RUNNING)
         self._ports.inbox.resume()
         async with asyncio.TaskGroup() as group:

@@ -22,9 +22,11 @@ from bridge.publish.deadletter import DeadLetter
 from bridge.publish.topics import TopicPlan
 from bridge.publish.transaction import Record, record_bytes
 from bridge.runtime.ledger import Ledger, Published
+from bridge.runtime.rebase import Window, unpublished
 from bridge.runtime.sweep import AT_ONCE, joined, parted
 from bridge.source.feed import Cursor, Page
 from bridge.store.record import (
+    ESSENCE_FIRST,
     Counters,
     StateRecord,
     counters_key,
@@ -35,6 +37,7 @@ from bridge.store.record import (
     encode_counters,
     encode_json,
     encode_record,
+    essence_key,
 )
 
 HEADERS_BYTES_MAX = 1024
@@ -64,11 +67,15 @@ class _Fate(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one step did: documents that were looked at, those without a change, events written."""
+    """What one step did: documents that were looked at, those without a change, events written.
+
+    rebased: of those without a change, how many differ because this release makes something else of the same row.
+    """
 
     read: int
     unchanged: int
     events: int
+    rebased: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +100,8 @@ class SourceStep:
         self._clock = clock
         self._counters = decode_counters(ledger.get(counters_key(self._source)))
         self._events: dict[EventType, list[int]] = {}
-        self._sequence = self._deletions = self._added = self._at = 0
+        self._windows: dict[Collection, Window] = {}
+        self._sequence = self._deletions = self._added = self._at = self._rebased = 0
         self._prefix = self._topic = ""
 
     @property
@@ -149,9 +157,14 @@ class SourceStep:
         prefix = key_of(self._source, collection, "")
         return [key[len(prefix) :] for key in self._ledger.keys(prefix)]
 
+    def missed_by(self, collection: Collection, began_at: float) -> bool:
+        """True when documents wait to be looked at as this release does, and a sweep from this moment did not."""
+        return self._window(collection).missed_by(began_at)
+
     def absorb(self, collection: Collection, page: Page) -> StepResult:
         """Write everything that the rows of `page` mean, and its cursor. What it shows as gone is left to `settle`."""
         before = self._begin(collection)
+        window = self._window(collection)
         newest: dict[str, Document] = {}
         ambiguous: set[str] = set()
         for document in page.documents:
@@ -164,7 +177,7 @@ class SourceStep:
         cause = Cause(page.path)
         unchanged = len(page.familiar)
         for uid, document in newest.items():
-            fate = self._document(collection, document, records.get(uid), cause)
+            fate = self._document(collection, document, records.get(uid), cause, window)
             unchanged += fate is not _Fate.CHANGED
             fingerprint = page.fingerprints.get(uid)
             if fingerprint is not None and fate is not _Fate.IGNORED and uid not in ambiguous:
@@ -173,7 +186,8 @@ class SourceStep:
             self._reject(collection, reject)
         events = self._end(collection, before, page.path, patient=page.path is Path.SNAPSHOT and page.more)
         self._keep_cursor(collection, page.cursor)
-        return StepResult(len(page.documents) + len(page.familiar), unchanged, events)
+        self._windows[collection] = self._noted(collection, window.after(page))
+        return StepResult(len(page.documents) + len(page.familiar), unchanged, events, self._rebased)
 
     def settle(
         self, collection: Collection, found: Mapping[str, Document | None], gone_at: Mapping[str, int], path: Path
@@ -183,12 +197,13 @@ class SourceStep:
         gone_at: when, in microseconds, where the provider said so; else 0.
         """
         before = self._begin(collection)
+        window = self._window(collection)
         records = self._records(collection, list(found))
         cause = Cause(path)
         for uid, document in found.items():
             record = records.get(uid)
             if document is not None:
-                self._document(collection, document, record, cause)
+                self._document(collection, document, record, cause, window)
             elif record is not None:
                 self._delete(collection, uid, record, cause, gone_at.get(uid, 0))
         self._end(collection, before, path, patient=False)
@@ -200,6 +215,7 @@ class SourceStep:
         self._topic = self._topics.events(collection)
         before = self._counters
         self._sequence, self._deletions, self._added, self._events = before.sequence, before.deletions, 0, {}
+        self._rebased = 0
         return before
 
     def _end(self, collection: Collection, before: Counters, path: Path, *, patient: bool) -> int:
@@ -216,20 +232,22 @@ class SourceStep:
             self._ledger.wake(patient=patient)
         return self._sequence - before.sequence
 
-    def _document(self, collection: Collection, document: Document, record: StateRecord | None, cause: Cause) -> _Fate:
+    def _document(
+        self, collection: Collection, document: Document, record: StateRecord | None, cause: Cause, window: Window
+    ) -> _Fate:
         """Publish what changed."""
         if record is None:
             record = _UNKNOWN
         elif document.version and document.version < record.version:
             return _Fate.IGNORED
         change = detect(record.document, document.body)
-        if change is None:
-            if document.version > record.version:
-                # Nothing that counts is new but its time; a copy from in between, shown late, must not pass for newer.
-                # The price: of two writers whose clocks differ, the one that is behind is not seen until it writes
-                # again.
-                self._put(document.uid, record._replace(version=document.version), None)
+        known = unpublished(record, document, change, window)
+        if known is not None:
+            if known is not record:
+                self._put(document.uid, known, None)
+                self._rebased += known.base not in (None, record.base)
             return _Fate.UNCHANGED
+        assert change is not None
         after_json = _canonical(document.body)
         if record.document is None and cause.path is Path.SNAPSHOT and self._limits.silent_snapshot:
             key = self._prefix + document.uid
@@ -322,6 +340,22 @@ class SourceStep:
         encoded = encode_json(cursor)
         if self._ledger.get(key) != encoded:
             self._ledger.put(key, encoded)
+
+    def _window(self, collection: Collection) -> Window:
+        found = self._windows.get(collection)
+        if found is None:
+            stored = self._ledger.get(essence_key(self._source, collection))
+            found = Window.read(stored, self.documents(collection), self._clock.wall())
+            self._windows[collection] = found
+        return found
+
+    def _noted(self, collection: Collection, window: Window) -> Window:
+        """Remember what is not what everybody takes for granted."""
+        key = essence_key(self._source, collection)
+        stored = self._ledger.get(key)
+        if (stored is not None or window.essence != ESSENCE_FIRST) and stored != window.encoded():
+            self._ledger.put(key, window.encoded())
+        return window
 
     def _put(self, uid: str, record: StateRecord, document_json: bytes | None) -> None:
         self._ledger.put(self._prefix + uid, encode_record(record, document_json))

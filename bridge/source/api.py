@@ -143,7 +143,7 @@ class Exchange:
         allowance = allowed(response, self._clock.wall())
         if response.status == 429:
             self._hold(response, started, allowance)
-        if allowance is not None:
+        elif allowance is not None:
             self._observer.throttled(self._budget.told(*allowance))
         if response.status < 400:
             self._refusals = 0
@@ -152,7 +152,7 @@ class Exchange:
     def _hold(self, response: Response, started: float, allowance: Allowance | None) -> None:
         """Pause the source. Of requests that were under way together only the first makes the own wait grow.
 
-        Who gives no hint but says when its limit begins anew has given one.
+        Who gives no hint but says when its limit begins anew has given one; of both the hint counts.
         """
         now = self._clock.monotonic()
         if started >= self._refused_at:

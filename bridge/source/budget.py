@@ -130,6 +130,8 @@ class RequestBudget:
         Spread over that time, yet never below the least share, nor above the configured rate; nothing left: a pause.
         What was told before is forgotten. Seconds by which the pause grew.
         """
+        assert remaining >= 0, "fewer than none cannot be left"
+        assert reset_s > 0, "a limit that has begun anew says nothing"
         now = self._clock.monotonic()
         self._fill(now)
         self._told_rate = max(self._rate_full * RATE_SHARE_MIN, remaining / reset_s)

@@ -143,6 +143,25 @@ def test_the_staleness_of_a_blocked_source_grows_one_for_one() -> None:
     run_virtual(main)
 
 
+def test_the_staleness_goes_on_after_a_restart_where_it_was() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock)
+        await house.live(30)
+        house.api.switches = house.api.switches.changed({"fault_500": 1.0})
+        await asyncio.sleep(1000)
+
+        async def look() -> None:
+            await asyncio.sleep(1)
+            assert min(staleness(house).values()) > 1000
+            house.api.switches = house.api.switches.changed({"fault_500": 0.0})
+            await asyncio.sleep(120)
+            assert max(staleness(house).values()) < POLL_S + TICK_S
+
+        await during(house, look)
+
+    run_virtual(main)
+
+
 def test_the_staleness_of_a_quiet_source_stays_below_the_poll_interval_and_a_second() -> None:
     async def main(clock: VirtualClock) -> None:
         house = House(clock)

@@ -13,10 +13,13 @@ from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import patch
 
+from bridge.commands.outcome import Outcome
 from bridge.errors import CommitUnknown
-from bridge.model import Collection, Document, Path
+from bridge.model import Collection, Document, Path, key_of
 from bridge.publish.transaction import Producer, Receipt, Record
+from bridge.runtime.inbox import DONE, InboxDesk
 from bridge.runtime.ledger import Batch, Ledger
+from bridge.runtime.progress import ProgressBook
 from bridge.runtime.removal import Removal
 from bridge.runtime.shard import Shard, ShardState
 from bridge.runtime.step import SourceStep
@@ -373,4 +376,30 @@ def fingerprint_kept_of_what_was_not_committed() -> Iterator[None]:
         return {uid for uid, found in fingerprints.items() if kept.get((collection.value, uid)) == found}
 
     with patch.object(SourceStep, "absorb", note), patch.object(SourceStep, "familiar", recall):
+        yield
+
+
+@defect
+def done_command_not_remembered() -> Iterator[None]:
+    """A command that comes again is done again."""
+    answer = InboxDesk._answer
+
+    def forget(self: InboxDesk, source: str, digest: str, outcome: Outcome) -> None:
+        answer(self, source, digest, outcome)
+        del self._ledger.open.state[key_of(source, DONE, outcome.id)]
+
+    with patch.object(InboxDesk, "_answer", forget):
+        yield
+
+
+@defect
+def progress_written_for_what_is_not_read() -> Iterator[None]:
+    """The progress topic says "until now" where it should say "until that reading began"."""
+    note = ProgressBook.note
+
+    def boast(self: ProgressBook, batch: Batch) -> None:
+        note(self, batch)
+        self._moved.update(dict.fromkeys(batch.caught_up, self._clock.wall()))
+
+    with patch.object(ProgressBook, "note", boast):
         yield

@@ -159,6 +159,38 @@ def test_nothing_left_is_a_pause_until_the_reset_within_bounds(reset_s: float, p
     run_virtual(main)
 
 
+TELLING = st.lists(st.tuples(st.floats(0, 20), st.integers(0, 500), st.floats(0.001, 60)), max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(TELLING, st.sampled_from([0.5, 10.0]))
+def test_whatever_is_told_nobody_is_faster_than_configured_nor_slower_than_the_least_share(
+    telling: list[tuple[float, int, float]], rate: float
+) -> None:
+    async def main(clock: VirtualClock) -> None:
+        budget = RequestBudget(rate, clock)
+        served, paused_s, over = 0, 0.0, False
+
+        async def tell() -> None:
+            nonlocal paused_s, over
+            for pause_s, remaining, reset_s in telling:
+                await clock.sleep(pause_s)
+                paused_s += budget.told(remaining, reset_s)
+            await clock.sleep(60)
+            over = True
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(tell())
+            while not over:
+                await budget.acquire(Priority.POLL)
+                served += 1
+        end = clock.monotonic()
+        assert served <= max(1.0, rate) + rate * end + 1
+        assert served >= (end - paused_s) * rate * RATE_SHARE_MIN - len(telling) - 1
+
+    run_virtual(main)
+
+
 def test_being_throttled_counts_beside_what_was_told() -> None:
     async def main(clock: VirtualClock) -> None:
         budget = RequestBudget(10, clock)
@@ -183,6 +215,19 @@ def test_a_429_without_retry_after_is_waited_out_until_the_reset_that_it_names()
         await client.get("tags.list", "/x")
         assert clock.monotonic() == pytest.approx(45, abs=0.1)
         assert observer.throttled_s == pytest.approx(45, abs=0.1)
+
+    run_virtual(main)
+
+
+def test_of_a_hint_and_a_reset_the_hint_counts() -> None:
+    async def main(clock: VirtualClock) -> None:
+        replies = [answer({}, 429, retry_after="2", ratelimit="limit=10, remaining=0, reset=45")]
+        provider = Provider(lambda request: replies.pop() if replies else answer([]))
+        client = source_over(provider, clock)._client
+        with pytest.raises(RetryLater):
+            await client.get("tags.list", "/x")
+        await client.get("tags.list", "/x")
+        assert clock.monotonic() == pytest.approx(2, abs=0.1)
 
     run_virtual(main)
 
