@@ -98,6 +98,16 @@ def test_a_partner_is_an_account_for_its_users_alone() -> None:
     )
 
 
+def test_how_many_pages_are_asked_side_by_side_is_for_the_file_to_say() -> None:
+    def lanes(line: str) -> int:
+        config = parse(GOOD.replace('request_budget = "300/m"', line), "bridge.toml", Path("."))
+        return config.sources[0].dintero().snapshot_parallelism
+
+    assert lanes("") == 4
+    assert lanes("snapshot_parallelism = 1") == 1
+    assert "snapshot_parallelism" in problem(GOOD + "snapshot_parallelism = 33")
+
+
 def test_two_sources_may_not_share_an_id() -> None:
     block = GOOD[GOOD.index("[[sources]]") :]
     assert "two of them have the id 'acme'" in problem(GOOD + block)

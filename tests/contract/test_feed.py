@@ -31,6 +31,7 @@ class Provider:
     world: World
     api: SandboxApi
     clock: VirtualClock
+    lanes: int = 1
 
     def feed(self) -> Feed:
         """A new one each time: a feed keeps no position of its own."""
@@ -43,6 +44,7 @@ class Provider:
                 "client_secret": CLIENT_SECRET,
                 "page_limit": 7,
                 "request_rate": 10_000,
+                "snapshot_parallelism": self.lanes,
             }
         )
         return dintero.build(settings, self.api, self.clock, Observer(), lambda: 0.0).feeds[self.collection]
@@ -79,18 +81,19 @@ class Provider:
 Case = Callable[[Provider], Awaitable[None]]
 
 
-def of_each(case: Case) -> Callable[[Collection], None]:
-    """A case as a test of each feed, in virtual time."""
+def of_each(case: Case) -> Callable[[Collection, int], None]:
+    """A case as a test of each feed, in virtual time. lanes: in how many places customers are first read at once."""
 
-    def test(collection: Collection) -> None:
+    def test(collection: Collection, lanes: int) -> None:
         async def main(clock: VirtualClock) -> None:
             world = World(1, 40, 12, Rates(), clock)
-            await case(Provider(collection, world, SandboxApi(world, Switches(), clock), clock))
+            await case(Provider(collection, world, SandboxApi(world, Switches(), clock), clock, lanes))
 
         run_virtual(main)
 
     test.__name__, test.__doc__ = getattr(case, "__name__", "test"), case.__doc__
-    return pytest.mark.parametrize("collection", [Collection.CUSTOMERS, Collection.TAGS, Collection.USERS])(test)
+    cases = [(Collection.CUSTOMERS, 1), (Collection.CUSTOMERS, 4), (Collection.TAGS, 1), (Collection.USERS, 1)]
+    return pytest.mark.parametrize(("collection", "lanes"), cases)(test)
 
 
 async def read(provider: Provider, cursor: Cursor | None) -> list[Page]:

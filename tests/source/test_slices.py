@@ -252,6 +252,36 @@ async def test_fewer_lanes_after_a_restart_finish_what_more_have_begun(clock: Vi
         assert known(mirror) == provider.living()
 
 
+HARMLESS: list[dict[str, Any]] = [
+    {},
+    {"since_bound": "exclusive"},
+    {"since_bound": "exclusive", "timestamp_precision": "milliseconds"},
+    {"timestamp_precision": "microseconds"},
+    {"late_visibility_s": 5},
+    {"tombstones_in_since": "never"},
+    {"list_order": "created_descending"},
+    {"cursor_kind": "customer_id"},
+    {"fault_500": 0.1, "fault_cut": 0.1},
+]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("switches", HARMLESS, ids=str)
+def test_what_slices_can_bear_is_not_walked_even_while_customers_change(switches: dict[str, Any], seed: int) -> None:
+    async def main(clock: VirtualClock) -> None:
+        provider = Watched(clock, 400, seed, page_latency_ms=500, **switches)
+        mirror, rng = provider.mirror(), random.Random(seed)
+        provider.before = lambda: provider.change(rng) if rng.random() < 0.1 else None
+        while not (mirror.pages and isinstance(walks_of(mirror.pages[-1]), Poll | Sweep)):
+            try:
+                await mirror.step()
+            except RetryLater:
+                await clock.sleep(1)
+        assert modes(mirror) == SLICED
+
+    run_virtual(main)
+
+
 # A step of several requests.
 
 

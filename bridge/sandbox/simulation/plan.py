@@ -88,7 +88,7 @@ class Plan:
     collections: what is read, by source. silent: first sights are kept without an event. page_limit: rows of a page of
     customers. snapshot_parallelism: pages side by side, the first time. cursor_kind: as the source is told.
     delete_limit: so many deletions at once wait for a person. lie: what the customer list does for a while.
-    poll_interval_s_max: while nothing changes, 0 for always the same. disk:
+    poll_interval_s_max: between two polls while nothing changes, 0 for always the same. disk:
     `memory` (a store that outlives its process) or `sqlite`. slow_markers: share of commit markers that come late.
     latency_s: of a request to Kafka. old_rows: share of pages that also show rows as an earlier page has shown them.
     epilogue: the state topic is lost in the end. blind: see the module.
@@ -187,7 +187,6 @@ _FAULTS = (
     "fault_200_html",
     "fault_slow",
     "fault_cut",
-    "bad_shape",
     "duplicate_rows",
 )
 """Faults of the provider after which the same page, read again, is whole."""
@@ -203,12 +202,13 @@ _LIES: tuple[dict[str, object], ...] = (
 
 
 def _faults(chance: Random, switches: dict[str, object], *, blind: bool) -> dict[str, float]:
-    """By the name of the switch. A row that cannot be read hides a change from polls, and so does an empty page.
+    """By the name of the switch. A row that cannot be read hides a change from polls, and so does an empty page,
+    or one of nothing but null.
 
     A provider that shows nothing twice in a row is believed where nothing else can be asked: the lists of tags and of
     users. What is missing from the list of customers can be looked up, so that one may lie.
     """
-    names = [*_FAULTS, *(["bad_row"] if blind else [])]
+    names = [*_FAULTS, *(["bad_row", "bad_shape"] if blind else [])]
     names += ["empty_page"] if blind and switches["fault_on"] == "customers" else []
     return {name: chance.random() * 0.3 for name in names if chance.random() < 0.4}
 

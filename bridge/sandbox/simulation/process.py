@@ -204,8 +204,8 @@ class Process:
                 "request_rate": plan.request_rate,
                 "page_limit": plan.page_limit,
                 "cursor_kind": plan.cursor_kind,
-                "snapshot_parallelism": plan.snapshot_parallelism,
                 "collections": plan.collections[name],
+                "snapshot_parallelism": plan.snapshot_parallelism,
             }
         )
         port = ApiPort(api, self.power, self._outside.lies[name])
