@@ -34,8 +34,10 @@ from bridge.publish.witness import check_events
 from bridge.runtime.assignment import Assignment, OwnPartition
 from bridge.runtime.lag import watch_lag
 from bridge.runtime.membership import Member
+from bridge.runtime.memberships import MembershipSource
 from bridge.runtime.reading import ReadingPlan, SourceReader
 from bridge.runtime.report import process_status, proved_until
+from bridge.runtime.rounds import RoundsPlan
 from bridge.runtime.shard import Shard, ShardPorts
 from bridge.runtime.supervisor import Endpoint, LifePorts, Supervisor
 from bridge.runtime.tasks import first_leaf
@@ -43,8 +45,9 @@ from bridge.source import dintero
 from bridge.source.api import RequestObserver
 from bridge.source.client import Connections, HttpTransport
 from bridge.store.base import Store
+from bridge.store.file import remove
 from bridge.store.folder import CacheFolder
-from bridge.store.sqlite import CACHE_KIB, SqliteStore, remove
+from bridge.store.sqlite import CACHE_KIB, SqliteStore
 
 CACHE_AGE_S_MAX = 3 * 86_400.0
 """A cache that has not moved for longer is not read on from; tombstones stay in the log for 7 days."""
@@ -52,7 +55,18 @@ CACHE_AGE_S_MAX = 3 * 86_400.0
 CACHES_KIB_MAX = 32 * 1024
 """Memory for pages of all caches together: a process with many busy shards must not take many times that of one."""
 
-ENDPOINTS = frozenset({"token", "tags.list", "users.list", "customers.list", "customers.read"})
+ENDPOINTS = frozenset(
+    {
+        "token",
+        "tags.list",
+        "users.list",
+        "customers.list",
+        "customers.read",
+        "customers.tags",
+        "members.list",
+        "members.count",
+    }
+)
 """Templates of the calls that are made."""
 
 DEADLETTER_REASONS = frozenset({"malformed", "too_large"}) | frozenset(Reason)
@@ -278,14 +292,20 @@ def _reader(
         )
         for name in section.collections
     }
+    memberships = None
+    if Collection.MEMBERSHIPS in section.collections:
+        poll_interval_s = section.poll_interval_s(Collection.MEMBERSHIPS)
+        rounds = RoundsPlan(poll_interval_s, section.sweep_interval, section.request_budget)
+        memberships = MembershipSource(source.memberships, rounds)
     return SourceReader(
         account=account_of(section),
         builder=EventBuilder(account_of(section), config.bridge.content_mode),
-        feeds=[source.feeds[Collection(name)] for name in section.collections],
+        feeds=[source.feeds[name] for name in section.collections if name in source.feeds],
         plans=plans,
         silent_snapshot=section.snapshot == "silent",
         clock=clock,
         metrics=metrics,
+        memberships=memberships,
     )
 
 

@@ -205,7 +205,10 @@ class SourceSection(_Section):
             raise ValueError("; ".join(problems)) from None
         if len(set(self.collections)) != len(self.collections):
             raise ValueError("collections names one twice")
-        unread = set(self.collections) - {Collection.CUSTOMERS, Collection.TAGS, Collection.USERS}
+        ends = {Collection.CUSTOMERS, Collection.TAGS}
+        if Collection.MEMBERSHIPS in self.collections and (missing := ends - set(self.collections)):
+            raise ValueError(f"collections: memberships need {' and '.join(sorted(missing))} as well")
+        unread = set(self.collections) - {*ends, Collection.MEMBERSHIPS, Collection.USERS}
         if unread:
             raise ValueError(f"collections: {', '.join(sorted(unread))} cannot be read by this release")
         return self

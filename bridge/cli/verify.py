@@ -19,6 +19,8 @@ from bridge.cli.service import CONFIG, SilentObserver, configure_logs
 from bridge.clock import Clock, SystemClock
 from bridge.config import Config, SourceSection, load
 from bridge.errors import ConfigurationError
+from bridge.model import Collection
+from bridge.verify.memberships import compare_memberships
 from bridge.verify.online import KafkaStateView, compare
 from bridge.verify.reading import WAIT_S
 from bridge.verify.reading import verify as verify_kafka
@@ -86,11 +88,15 @@ async def _compare(
 ) -> list[Verdict]:
     """One source against its provider."""
     source = assembly.build_source(section, clock, SilentObserver())
-    plan = assembly.topic_plan(config)
     try:
         verdicts = []
         for collection in section.collections:
-            view = partial(KafkaStateView, config.kafka, plan, section.id, collection, clock)
+            if collection is Collection.MEMBERSHIPS:
+                look = partial(_view, config, section.id, clock)
+                reader = source.memberships
+                verdicts.append(await compare_memberships(section.id, reader, look, clock, progress, wait_s=wait_s))
+                continue
+            view = partial(_view, config, section.id, clock, collection)
             feed = source.feeds[collection]
             verdicts.append(await compare(section.id, feed, view, clock, progress, wait_s=wait_s))
         return verdicts
@@ -104,6 +110,10 @@ def chosen(config: Config, source: str | None) -> list[SourceSection]:
     if source is not None and not sections:
         raise _unknown_source(config, source)
     return sections
+
+
+def _view(config: Config, source: str, clock: Clock, collection: Collection) -> KafkaStateView:
+    return KafkaStateView(config.kafka, assembly.topic_plan(config), source, collection, clock)
 
 
 def _unknown_source(config: Config, source: str) -> ConfigurationError:

@@ -112,7 +112,10 @@ def parse(key: bytes | None, value: bytes | None) -> Signal | Refusal:
         return Refusal(Reason.MALFORMED, "the record is not JSON")
     if not isinstance(fields, dict):
         return Refusal(Reason.MALFORMED, "the record is not a JSON object")
-    known = Refusal(Reason.MALFORMED, "", *_readable(fields), _digest(fields))
+    try:
+        known = Refusal(Reason.MALFORMED, "", *_readable(fields), _digest(fields))
+    except orjson.JSONEncodeError:  # what can be read may be too deep to be written
+        return Refusal(Reason.MALFORMED, "the record is nested too deeply")
     if known.kind is None:
         return known._replace(reason=Reason.UNKNOWN_KIND, detail=f"kind is none of {', '.join(Kind)}")
     try:

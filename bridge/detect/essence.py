@@ -2,8 +2,9 @@
 
 Two bodies with equal essence are the same document; the one that is known stays. Left out are values that move by
 themselves: the provider's change time, and the trail that Dintero writes into a customer at each rename (the rename
-itself is seen in `customer_id`). E-mail addresses compare without case, as providers compare them. Sets arrive in
-canonical order from the source, so lists compare by position here. The projection has a number
+itself is seen in `customer_id`). A customer's tags are left out too: each edge that moves is an event of its own
+(`detect.edges`). E-mail addresses compare without case, as providers compare them. Sets arrive in canonical order from
+the source, so lists compare by position here. The projection has a number
 (`store.record.ESSENCE`); raise it together with any change below.
 """
 
@@ -18,8 +19,8 @@ from bridge.model import Body
 DIGEST_BYTES = 16
 """That two essences of one document share a digest is less likely than any other fault."""
 
-VOLATILE = frozenset({"updated_at"})
-"""Top-level fields that never make a change."""
+VOLATILE = frozenset({"updated_at", "tags"})
+"""Top-level fields that never make a change of the document. (`tags` made none before either: no document had it.)"""
 
 EXTRA_VOLATILE = frozenset({"customer_id_changes"})
 """Fields of `extra` that never make a change: evidence of renames, shown but not compared."""

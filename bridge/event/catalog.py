@@ -52,9 +52,18 @@ RENAMED = EventType(
     "the customer_id changed, the uid did not; fields that changed with it are in the same event",
 )
 
+TAGGED = EventType("customer.tagged", Collection.CUSTOMERS, "the customer got a tag; nothing else changed with it")
+UNTAGGED = EventType(
+    "customer.untagged",
+    Collection.CUSTOMERS,
+    "the customer lost a tag; a deleted customer takes its tags with it unsaid",
+)
+
 CATALOG: tuple[EventType, ...] = (
     *_BY_COLLECTION[Collection.CUSTOMERS].values(),
     RENAMED,
+    TAGGED,
+    UNTAGGED,
     *_BY_COLLECTION[Collection.TAGS].values(),
     *_BY_COLLECTION[Collection.USERS].values(),
 )

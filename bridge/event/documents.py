@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from bridge.event.catalog import RENAMED, EventType
+from bridge.event.catalog import RENAMED, TAGGED, UNTAGGED, EventType
 from bridge.model import Collection
 
 JsonObject = dict[str, Any]
@@ -77,6 +77,13 @@ class User(_Shape):
     extra: JsonObject | None = Field(None, description="what only this provider has, under its own names")
 
 
+class TagShape(_Shape):
+    """The tag of a membership that moved."""
+
+    uid: str = Field(description="the tag's uid, as in `tags` of the customer")
+    name: str = Field(description="its name when the event was made; its uid when the name is not known any more")
+
+
 class CauseShape(_Shape):
     """Why the event was detected."""
 
@@ -132,6 +139,8 @@ def payload_model(kind: EventType) -> type[BaseModel]:
             JsonObject | None,
             Field(None, description="customer_id_changes: the provider's own records of the steps between, if any"),
         )
+    if kind in (TAGGED, UNTAGGED):
+        fields["tag"] = (TagShape, Field(description="the tag that was got or lost"))
     title = "".join(part.capitalize() for part in kind.name.split("."))
     return create_model(
         title,

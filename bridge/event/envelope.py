@@ -40,6 +40,13 @@ class Position(NamedTuple):
     life: int
 
 
+class TagName(NamedTuple):
+    """The tag of a membership that moved; `name` may change, `uid` never does."""
+
+    uid: str
+    name: str
+
+
 class Event(NamedTuple):
     """One event, serialised. `topic` is the part behind the bridge's name; `changed_at` in microseconds."""
 
@@ -90,11 +97,12 @@ class EventBuilder:
         detected_at: int,
         before_json: bytes | None,
         after_json: bytes | None,
+        tag: TagName | None = None,
     ) -> Event:
         """The event of `change`.
 
-        changed_at, detected_at: microseconds since 1970; `before_json` and `after_json` are the bodies of the
-        change, serialised with sorted keys.
+        tag: of a membership that moved. changed_at, detected_at: microseconds since 1970; `before_json` and
+        `after_json` are the bodies of the change, serialised with sorted keys.
         """
         account = self.account
         key = self._prefix + uid
@@ -120,6 +128,8 @@ class EventBuilder:
             data["to"] = change.after.get("customer_id")
             if steps := _steps(change.before, change.after):
                 data["extra"] = {"customer_id_changes": steps}
+        if tag is not None:
+            data["tag"] = tag._asdict()
         identity = event_id(key, kind.type, at, after_json)
         if self._structured:
             return self._in_structured_mode(kind, uid, key, at, identity, changed_at, data)

@@ -21,7 +21,7 @@ from bridge.publish.inbox import InboxRecord
 from bridge.publish.topics import INBOX_SECONDS_MAX, TopicPlan
 from bridge.publish.transaction import Record
 from bridge.runtime.ledger import Answer, Ledger
-from bridge.runtime.reading import Reading
+from bridge.runtime.loop import SourceLoop
 from bridge.store.record import decode_json, encode_json
 
 KEY_BYTES_MAX = 1_024
@@ -53,7 +53,7 @@ class InboxDesk:
     """Deals with one record after the other during one opening of a shard. Synchronous: a record is never half done."""
 
     def __init__(
-        self, readings: Mapping[str, Sequence[Reading]], ledger: Ledger, topics: TopicPlan, clock: Clock
+        self, readings: Mapping[str, Sequence[SourceLoop]], ledger: Ledger, topics: TopicPlan, clock: Clock
     ) -> None:
         self._readings = readings
         self._ledger = ledger

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from bridge.event.catalog import EventType
 from bridge.model import Collection, Path
 from bridge.publish.transaction import Record
+from bridge.runtime.pending import PendingEdges
 from bridge.store.base import Store
 
 BATCH_RECORDS_MAX = 8_000
@@ -75,6 +76,7 @@ class Ledger:
         self._store = store
         self._open = Batch()
         self._flying = Batch()
+        self._edges = PendingEdges(store)
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
         self._room = asyncio.Event()
@@ -118,6 +120,39 @@ class Ledger:
             if value is not None and key.startswith(prefix):
                 yield key
 
+    def keys_after(self, folder: str, after: int, limit: int) -> tuple[list[str], int | None]:
+        """See `Store.keys_after`, pending keys included; steps and commits may go on between two pieces.
+
+        The last piece also has the pending keys that the store lacks, so it may be longer by as many.
+        """
+        keys, following = self._store.keys_after(folder, after, limit)
+        pending = {**self._flying.state, **self._open.state}
+        piece = [key for key in keys if pending.get(key, b"") is not None]
+        if following is None:
+            new = [key for key, value in pending.items() if value is not None and key.startswith(folder)]
+            stored = self._store.get_many(new)
+            piece += [key for key in new if key not in stored]
+        return piece, following
+
+    def members(self, source: str, tag: str) -> Iterator[str]:
+        """Uids of the customers whose newest document has the tag, pending ones included; unordered.
+
+        Steps may write meanwhile, without effect on what is told; no batch may be settled.
+        """
+        return self._edges.members(source, tag, self._layers)
+
+    def members_count(self, source: str, tag: str) -> int:
+        """How many they are; quick, however many."""
+        return self._edges.count(source, tag, self._layers)
+
+    def member_tags(self, source: str) -> list[str]:
+        """The tags with at least one member, pending ones included; unordered."""
+        return self._edges.tags(source, self._layers)
+
+    @property
+    def _layers(self) -> tuple[dict[str, bytes | None], dict[str, bytes | None]]:
+        return self._open.state, self._flying.state
+
     def fingerprints(self, keys: Sequence[str]) -> dict[str, bytes]:
         """See `Store.fingerprints`; of a key with a pending change only what came with the change."""
         found: dict[str, bytes] = {}
@@ -142,6 +177,7 @@ class Ledger:
     def put(self, key: str, value: bytes | None) -> None:
         """Set the state record of a key; None removes it. Rows that were recognised before are no longer."""
         self._open.state[key] = value
+        self._edges.touch(key)
         self._open.fingerprints.pop(key, None)
         self._open.bytes += len(key) + len(value or b"")
 
@@ -193,3 +229,4 @@ class Ledger:
         if position is not None or batch.fingerprints:
             self._store.apply(batch.state.items(), position or self._store.position, batch.fingerprints)
         self._flying = Batch()
+        self._edges.forget()

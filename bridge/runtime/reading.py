@@ -8,37 +8,32 @@ what Kafka does to the shard ends the task from outside.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
 
 from bridge.clock import Clock
 from bridge.detect.scan import DeleteLimit
-from bridge.errors import AccessDenied, CursorRejected, Malformed, RequestRefused, SourceError
+from bridge.errors import CursorRejected, SourceError
 from bridge.event.envelope import EventBuilder
 from bridge.model import Account, Collection, Path
-from bridge.observability.logs import Throttle, get_logger
+from bridge.observability.logs import get_logger
 from bridge.observability.metrics import Metrics
-from bridge.observability.status import PAUSED
 from bridge.publish.topics import TopicPlan
 from bridge.runtime.ahead import Ahead
-from bridge.runtime.control import Control, Interrupted
+from bridge.runtime.bulletin import Bulletin
 from bridge.runtime.ledger import Ledger
-from bridge.runtime.parking import FORESEEN, Parking, Surprises
+from bridge.runtime.loop import SourceLoop
+from bridge.runtime.memberships import Memberships, MembershipSource
+from bridge.runtime.parking import Parking
 from bridge.runtime.removal import Removal
-from bridge.runtime.schedule import ACCESS_PROBE_S, Backoff, Pace, wait_s
-from bridge.runtime.step import SourceStep, StepLimits
+from bridge.runtime.schedule import Backoff, Pace, wait_s
+from bridge.runtime.step import SourceStep, StepLimits, StepResult
 from bridge.runtime.sweep import Sweep, joined, parted
 from bridge.source.feed import Cursor, Feed, Page, without_etag
 
 SWEEP_INTERVAL_S = 6 * 3600.0
 """What polling cannot see is found within a quarter of a day; a million customers take 10,000 requests each time."""
-
-SAY_AGAIN_S = 30.0
-"""Between two log lines about the same thing of the same feed."""
-
-Answer = TypeVar("Answer")
 
 log = get_logger(__name__)
 
@@ -56,23 +51,7 @@ class ReadingPlan:
     poll_interval_s_max: float = 0.0
 
 
-@dataclass(slots=True)
-class ReadingStatus:
-    """What the status page and `/ready` show of one feed; written by the loop, read by anybody."""
-
-    mode: str = "waiting"
-    caught_up: bool = False
-    last_error: str | None = None
-    failing_since: float | None = None
-    held: int = 0
-    held_uids: Sequence[str] = ()
-
-
-class Unforeseen(Malformed):
-    """Something that no code was written for."""
-
-
-class Reading:
+class Reading(SourceLoop):
     """The loop of one feed during one opening of its shard."""
 
     def __init__(
@@ -86,18 +65,13 @@ class Reading:
         metrics: Metrics,
         parking: Parking,
         spread: Callable[[], float] = random.random,
+        bulletin: Bulletin | None = None,
     ) -> None:
-        """`spread`: a number in [0, 1) that keeps feeds from coming back in step."""
-        self._source = source
+        """`spread`: a number in [0, 1) that keeps feeds from coming back in step. bulletin: who else is told."""
+        super().__init__(source, feed.collection, ledger, clock, metrics, parking, spread)
         self._feed = feed
         self._step = step
-        self._ledger = ledger
         self._plan = plan
-        self._clock = clock
-        self._metrics = metrics
-        self._parking = parking
-        self._spread = spread
-        self._throttle = Throttle(SAY_AGAIN_S, clock)
         self._begin_again = False
         self._stood_back = False
         self._pace = Pace.between(plan.poll_interval_s, plan.poll_interval_s_max)
@@ -109,67 +83,35 @@ class Reading:
         self._removal = Removal(feed, step, ledger, plan.delete_limit, clock, metrics, self._asked, spread)
         self._reached: float | None = None  # what can be claimed as soon as nothing is open
         self._ahead = Ahead()
-        self._control = Control(source, feed.collection, ledger)
-        self.status = ReadingStatus()
+        self._bulletin = bulletin or Bulletin()
         self._tell_held()
-
-    @property
-    def collection(self) -> Collection:
-        """What is read."""
-        return self._feed.collection
 
     @property
     def documents(self) -> int:
         """How many documents are known."""
         return self._step.documents(self._feed.collection)
 
-    async def run(self) -> None:
-        """Read for ever; ends by cancellation only. Errors of the provider never leave.
-
-        A surprise while a page is made true does: the ledger may hold half a page then, so the shard has to end.
-        """
-        try:
-            await self._control.run(self._read_for_ever, self._rest)
-        finally:
-            await self._ahead.stop()
-
-    # What signals ask for. Each writes what it changes into the ledger, then breaks off or wakes the loop.
-
-    def pause(self) -> bool:
-        """Ask the provider nothing any more; False when that is so already."""
-        if self._control.paused:
-            return False
-        self._control.pause(self._clock.wall())
-        self._control.call()
-        return True
-
-    def resume(self) -> bool:
-        """Go on, at once; False when it was not paused."""
-        if not self._control.paused:
-            return False
-        self._control.resume()
-        self._control.call()
-        return True
+    # What signals ask for, beside what every loop does about them.
 
     def resync(self) -> bool:
-        """Read everything again, at once or when it is not paused any more (True); what was under way begins anew."""
-        self._step.begin_again(self._feed.collection)
+        """See `SourceLoop.resync`."""
+        self._step.begin_again(self.collection)
         self._sweep_not_before = float("-inf")
-        self._control.call()
-        return self._control.paused
+        return super().resync()
 
     def approve(self) -> int:
-        """A person lets go the deletions that are held; how many. They are read once more before they leave."""
+        """See `SourceLoop.approve`. They are read once more before they leave."""
         count = self._removal.approve()
         self._tell_held()
         self._control.call()
         return count
 
-    async def _rest(self) -> None:
-        """While paused: nothing is under way, and what was wrong before is not wrong now."""
+    async def _break_off(self) -> None:
         await self._ahead.stop()
-        self.status.mode = PAUSED
-        self.status.last_error = self.status.failing_since = None
+
+    async def _live(self) -> None:
+        """See `SourceLoop`. A surprise while a page is made true leaves: the ledger may hold half a page then."""
+        await self._read_for_ever()
 
     async def _read_for_ever(self) -> None:
         if not self._stood_back:
@@ -227,7 +169,7 @@ class Reading:
         """Delete what is gone for sure, and claim what is proved by now."""
         if self._removal.due and self._clock.monotonic() >= self._removal_not_before:
             try:
-                await self._removal.settle()
+                events = await self._removal.settle()
             except SourceError as error:
                 # Polls go on as if nothing had happened; only nothing is claimed meanwhile.
                 self._removal_backoff = self._removal_backoff.failed()
@@ -238,10 +180,12 @@ class Reading:
                 self._blame(error, self._parking.sweeps)
                 raise
             self._removal_backoff = Backoff()
+            self._bulletin.absorbed(self.collection, Path.POLL, StepResult(0, 0, events))
         self._tell_held()
         if self._reached is not None and not self._removal.open and not self._removal.refuted:
             self.status.caught_up = True
             self._ledger.open.caught_up[self._source, self._feed.collection] = self._reached
+            self._bulletin.proved(self.collection, self._reached)
             self._ledger.wake()
         self._reached = None
 
@@ -323,6 +267,7 @@ class Reading:
                 collection=collection,
                 documents=result.rebased,
             )
+        self._bulletin.absorbed(collection, page.path, result)
         if page.caught_up_to is not None:
             self._reached = page.caught_up_to
 
@@ -339,82 +284,13 @@ class Reading:
                 documents=self.documents,
             )
 
-    async def _asked(self, call: Awaitable[Answer]) -> Answer:
-        """A surprise in one feed is trouble of that feed; it must not stop its siblings."""
-        try:
-            return await call
-        except (SourceError, *FORESEEN):  # also the store's: a feed asks it which rows it knows
-            raise
-        except Exception as error:
-            name = type(error).__name__
-            if self._throttle.admit("unforeseen") is not None:
-                log.error("unforeseen", source=self._source, collection=self._feed.collection, exc_info=error)
-            raise Unforeseen(f"unforeseen {name}; nothing of the answer was used. Please report it") from error
-
-    def _blame(self, error: Exception, surprises: Surprises) -> None:
-        """The life ends; if it is because of this feed, the next one shall know."""
-        if not isinstance(error, (*FORESEEN, Interrupted)):
-            surprises.happened(f"unforeseen {type(error).__name__} ended the shard. Please report it")
-            self._tell_parked()
-
-    def _tell_parked(self) -> None:
-        parked = self._parking.parked
-        self._metrics.feed_parked(self._source, self._feed.collection, parked)
-        if parked:
-            self.status.mode = "parked"
-            if self._throttle.admit("parked") is not None:
-                said = self._parking.polls.said or self._parking.sweeps.said
-                log.error("the feed is parked", source=self._source, collection=self._feed.collection, detail=said)
-
-    @property
-    def ready(self) -> bool:
-        """True when the last request was answered, or nobody wants one."""
-        return self.status.mode != "waiting" and self.status.last_error is None
-
-    def _trouble(self, error: SourceError, backoff: Backoff, surprises: Surprises) -> float:
-        """Note what happened; seconds to wait."""
-        if self.status.failing_since is None:
-            self.status.failing_since = self._clock.wall()
-        self.status.last_error = str(error)
-        if isinstance(error, AccessDenied):
-            delay = ACCESS_PROBE_S
-        else:
-            hint = getattr(error, "delay_s", None)
-            delay = backoff.delay_s(self._spread(), hint)
-        if isinstance(error, Unforeseen):
-            surprises.happened(str(error))
-            delay = max(delay, surprises.delay_s(self._spread()))
-            self._tell_parked()
-        if self._throttle.admit("trouble", delay) is not None:
-            serious = isinstance(error, AccessDenied | RequestRefused | Malformed)
-            log.log(
-                40 if serious else 30,
-                "the provider cannot be read",
-                source=self._source,
-                collection=self._feed.collection,
-                cause=type(error).__name__,
-                detail=str(error),
-                attempt=backoff.attempts,
-                next_try_s=round(delay, 1),
-            )
-        return delay
-
-    def _recovered(self) -> None:
-        self._metrics.feed_parked(self._source, self._feed.collection, self._parking.parked)
-        if self.status.failing_since is not None and self._throttle.over("trouble"):
-            log.info(
-                "the provider is read again",
-                source=self._source,
-                collection=self._feed.collection,
-                after_s=round(self._clock.wall() - self.status.failing_since, 1),
-            )
-        self.status.failing_since = None
-        self.status.last_error = None
-
 
 @dataclass(frozen=True, slots=True)
 class SourceReader:
-    """Everything about one source that outlives its shard's openings: what to read and how to publish it."""
+    """Everything about one source that outlives its shard's openings: what to read and how to publish it.
+
+    memberships: for a provider whose customers do not say which tags they have, if they are wanted.
+    """
 
     account: Account
     builder: EventBuilder
@@ -425,13 +301,21 @@ class SourceReader:
     metrics: Metrics
     spread: Callable[[], float] = random.random
     parking: Mapping[Collection, Parking] = field(default_factory=lambda: {name: Parking() for name in Collection})
+    memberships: MembershipSource | None = None
 
-    def readings(self, ledger: Ledger, topics: TopicPlan) -> Sequence[Reading]:
+    @property
+    def collections(self) -> Sequence[Collection]:
+        """What is read."""
+        extra = [] if self.memberships is None else [Collection.MEMBERSHIPS]
+        return [*(feed.collection for feed in self.feeds), *extra]
+
+    def readings(self, ledger: Ledger, topics: TopicPlan) -> Sequence[SourceLoop]:
         """The loops of one opening; they share the step, so that the source counts its events once."""
         limits = StepLimits(topics.record_bytes_max, self.silent_snapshot)
         step = SourceStep(self.builder, ledger, topics, limits, self.clock)
         source = self.account.source
-        return [
+        bulletin = Bulletin()
+        loops: list[SourceLoop] = [
             Reading(
                 source,
                 feed,
@@ -442,6 +326,14 @@ class SourceReader:
                 self.metrics,
                 self.parking[feed.collection],
                 self.spread,
+                bulletin,
             )
             for feed in self.feeds
         ]
+        if self.memberships is not None:
+            parking = self.parking[Collection.MEMBERSHIPS]
+            loop = Memberships(
+                source, self.memberships, step, ledger, bulletin, self.clock, self.metrics, parking, self.spread
+            )
+            loops.append(loop)
+        return loops

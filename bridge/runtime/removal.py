@@ -19,11 +19,12 @@ from itertools import islice
 
 from bridge.clock import Clock
 from bridge.detect.scan import DeleteLimit, Uids
-from bridge.model import Document, Path
+from bridge.model import Collection, Document, Path
 from bridge.observability.logs import get_logger
 from bridge.observability.metrics import Metrics
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.step import SourceStep
+from bridge.runtime.strip import strip
 from bridge.runtime.suspects import Suspects
 from bridge.source.feed import Feed, Page
 
@@ -179,18 +180,26 @@ class Removal:
 
     # Deleting.
 
-    async def settle(self) -> None:
-        """Confirm and delete what may go, some at a time. Raises any `SourceError`; the rest is left for later."""
+    async def settle(self) -> int:
+        """Confirm and delete what may go, some at a time; how many events that made.
+
+        Raises any `SourceError`; the rest is left for later.
+        """
+        events = 0
         while free := self._suspects.free(AT_ONCE):
             await self._ledger.wait_room()
             known = self._step.known(self._collection, list(free))
             found = await self._ask(self._feed.fetch(known)) if known else {}
+            if self._collection is Collection.TAGS:
+                gone = [uid for uid, document in found.items() if document is None]
+                await strip(self._step.source, gone, self._step, self._ledger, Path.POLL)
             self._refuted |= any(free[uid].absent for uid, document in found.items() if document is not None)
             for by in {suspect.by for suspect in free.values()}:
                 some = {uid: document for uid, document in found.items() if free[uid].by is by}
-                self._step.settle(self._collection, some, {uid: free[uid].at for uid in some}, by)
+                events += self._step.settle(self._collection, some, {uid: free[uid].at for uid in some}, by)
             self._suspects.forget(free)
             self._tell()
+        return events
 
     @property
     def refuted(self) -> bool:

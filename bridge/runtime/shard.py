@@ -32,8 +32,9 @@ from bridge.publish.topics import TopicPlan
 from bridge.publish.transaction import Producer, Receipt, Record
 from bridge.runtime.inbox import InboxDesk
 from bridge.runtime.ledger import Batch, Ledger
+from bridge.runtime.loop import SourceLoop
 from bridge.runtime.progress import ProgressBook, last_written
-from bridge.runtime.reading import Reading, SourceReader
+from bridge.runtime.reading import SourceReader
 from bridge.runtime.tasks import first_leaf, outlived
 from bridge.store.base import Store
 from bridge.store.record import decode_json, encode_json, heartbeat_key, marker_key
@@ -140,7 +141,7 @@ class Shard:
         metrics: Metrics,
     ) -> None:
         self.number = number
-        self.readings: dict[str, Sequence[Reading]] = {}
+        self.readings: dict[str, Sequence[SourceLoop]] = {}
         self.caught_up: dict[tuple[str, Collection], float] = {}
         self._sources = sources
         self._ports = ports

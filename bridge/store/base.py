@@ -57,8 +57,8 @@ class Store(Protocol):
         """At most `limit` keys of one folder (`source/collection/`), unordered, and where the next piece begins.
 
         after: 0, then what the piece before has returned; None there means that this was the last piece, which may be
-        empty. The store may change between two pieces: a key that is there all the time is in exactly one of them;
-        whether a key is that comes or goes meanwhile is left open.
+        empty. The store may change between two pieces: a key that is there all the time is in exactly one of them, one
+        that comes new comes behind where the pieces are, and whether one is that goes meanwhile is left open.
         """
         ...
 

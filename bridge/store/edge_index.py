@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from bridge.store.edges import TAGS_MARK, folder_of, is_customer
 from bridge.store.seals import CacheDamaged
 
 EDGES_SCHEMA = """
@@ -40,10 +41,18 @@ NUMBERS_MAX = 100_000
 IDS_MAX = 500
 """Numbers per SELECT."""
 
-_CUSTOMER_BITS = 40
-_CUSTOMER_MASK = (1 << _CUSTOMER_BITS) - 1
+_ROW_BITS = 40
+_ROW_MASK = (1 << _ROW_BITS) - 1
 
 _TAG = "SELECT id, folder, uid, members, digest, crc FROM tags WHERE "
+
+
+class Customer(NamedTuple):
+    """Where it is: numbers of its folder and its row, and the hash of its key."""
+
+    folder: int
+    row: int
+    hash: int
 
 
 class _Tag(NamedTuple):
@@ -65,7 +74,7 @@ class EdgeIndex:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
-        self.folders: set[int] = {folder for (folder,) in connection.execute("SELECT DISTINCT folder FROM tags")}
+        self._folders: set[int] = {folder for (folder,) in connection.execute("SELECT DISTINCT folder FROM tags")}
         self._numbers: dict[tuple[int, str], int] = {}
         self._added: set[int] = set()
         self._removed: set[int] = set()
@@ -77,25 +86,40 @@ class EdgeIndex:
         """True when the edges that gathered should go into the file."""
         return len(self._added) + len(self._removed) >= PENDING_MAX
 
-    def add(self, folder: int, customer: int, hashed: int, tags: Iterable[str]) -> None:
-        """The customer has these tags now, which it had not."""
-        self.folders.add(folder)
-        for uid in tags:
-            self._change(self._number(folder, uid), customer, hashed, self._added, self._removed, 1)
+    def affected(self, records: Mapping[str, bytes | None], folders: Mapping[str, int]) -> list[str]:
+        """Those whose edges may change: customers that come with tags, and all customers of a source that has edges.
 
-    def remove(self, folder: int, customer: int, hashed: int, tags: Iterable[str]) -> None:
-        """The customer has these tags no more, which it had."""
-        for uid in tags:
-            self._change(self._number(folder, uid), customer, hashed, self._removed, self._added, -1)
+        folders: their numbers. Nothing else is looked at, so a source without memberships pays for one search in each
+        value.
+        """
+        mine = {name for name, number in folders.items() if number in self._folders} if self._folders else frozenset()
+        return [
+            key
+            for key, value in records.items()
+            if (value is not None and TAGS_MARK in value and is_customer(key)) or (mine and folder_of(key) in mine)
+        ]
 
-    def _change(self, tag: int, customer: int, hashed: int, into: set[int], instead: set[int], by: int) -> None:
-        edge = tag << _CUSTOMER_BITS | customer
+    def follow(self, customer: Customer, had: Sequence[str], has: Sequence[str]) -> None:
+        """The customer had these tags, and has those now."""
+        if had == has:
+            return
+        self._folders.add(customer.folder)
+        before, after = set(had), set(has)
+        for uid in had:
+            if uid not in after:
+                self._change(self._number(customer.folder, uid), customer, self._removed, self._added, -1)
+        for uid in has:
+            if uid not in before:
+                self._change(self._number(customer.folder, uid), customer, self._added, self._removed, 1)
+
+    def _change(self, tag: int, customer: Customer, into: set[int], instead: set[int], by: int) -> None:
+        edge = tag << _ROW_BITS | customer.row
         if edge in instead:
             instead.remove(edge)
         else:
             into.add(edge)
         self._counts[tag] = self._counts.get(tag, 0) + by
-        self._digests[tag] = self._digests.get(tag, 0) ^ hashed
+        self._digests[tag] = self._digests.get(tag, 0) ^ customer.hash
 
     def flush(self) -> None:
         """Write what gathered; within the transaction that its records are in."""
@@ -145,8 +169,8 @@ class EdgeIndex:
         self.flush()
         return [tag.uid for row in self._db.execute(f"{_TAG} folder = ?", (folder,)) if (tag := _believed(row)).members]
 
-    def members(self, folder: int, uid: str) -> Iterator[tuple[str, int]]:
-        """Key and hash of each customer that has the tag; the caller compares the two."""
+    def members(self, folder: int, uid: str) -> Iterator[tuple[int, str]]:
+        """Hash and key of each customer that has the tag; the caller compares the two."""
         self.flush()
         tag = self._tag(folder, uid)
         if tag is None:
@@ -158,7 +182,7 @@ class EdgeIndex:
             digest ^= hashed
         if (count, digest) != (tag.members, tag.digest):
             raise CacheDamaged("the members of a tag are not those that were put into the cache")
-        yield from self._db.execute(f"SELECT state.key, state.hash {joined}", (tag.id,))
+        yield from self._db.execute(f"SELECT state.hash, state.key {joined}", (tag.id,))
 
     def _tag(self, folder: int, uid: str) -> _Tag | None:
         row = self._db.execute(f"{_TAG} folder = ? AND uid = ?", (folder, uid)).fetchone()
@@ -180,9 +204,17 @@ class EdgeIndex:
         return tag
 
 
+def last_row(connection: sqlite3.Connection) -> int:
+    """Number of the last row of `state`; the next ones have higher ones, never one that was used before."""
+    (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM state").fetchone()
+    if not 0 <= last <= _ROW_MASK // 2:
+        raise CacheDamaged("a row has no such number")
+    return int(last)
+
+
 def _rows(edges: set[int]) -> Iterator[tuple[int, int]]:
     """In the order of the file."""
-    return ((edge >> _CUSTOMER_BITS, edge & _CUSTOMER_MASK) for edge in sorted(edges))
+    return ((edge >> _ROW_BITS, edge & _ROW_MASK) for edge in sorted(edges))
 
 
 def _believed(row: tuple[int, int, str, int, int, int]) -> _Tag:

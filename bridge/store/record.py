@@ -1,10 +1,10 @@
 """StateRecord: the value of one record in the state topic, and the keys that are not documents.
 
 Keys: `source/collection/uid` for documents, `source/cursors/collection` for a feed's position,
-Keys: `source/collection/uid` for documents, `source/cursors/collection` for a feed's position,
 `source/counters/events` for the source's counters, `source/suspects/collection/uid` for documents that seem to be gone,
-`source/essences/collection` once the projection has changed, `@/marker/shard` once per partition. Values are JSON
-objects with a format number; a record of a newer format stops the process that reads it instead of being guessed at.
+`source/rounds/tag` for when the tag's members were read, `source/essences/collection` once the projection has changed,
+`@/marker/shard` once per partition. Values are JSON objects with a format number; a record of a newer format stops the
+process that reads it instead of being guessed at.
 
 A document's record also has the number of the projection (`essence`) that it was last compared under. Another number
 says that a difference may be one of the projection: then the published body stays, and `base` remembers what the
@@ -35,6 +35,7 @@ CURSORS = "cursors"
 COUNTERS = "counters"
 SUSPECTS = "suspects"
 ESSENCES = "essences"
+ROUNDS = "rounds"
 MARKER_PREFIX = "@/marker/"
 HEARTBEAT_PREFIX = "@/heartbeat/"
 
@@ -145,6 +146,11 @@ def suspect_key(source: str, collection: str, uid: str) -> str:
 def essence_key(source: str, collection: str) -> str:
     """Key of what is known of a collection's projection."""
     return key_of(source, ESSENCES, collection)
+
+
+def rounds_key(source: str, tag: str) -> str:
+    """Key of what is known about the reading of a tag's members."""
+    return key_of(source, ROUNDS, tag)
 
 
 def marker_key(shard: int) -> str:

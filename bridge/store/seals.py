@@ -12,15 +12,17 @@ class CacheDamaged(sqlite3.DatabaseError):
 
 
 def crc_of(hashed: int, value: bytes) -> int:
+    """Of a value; it also knows whose it is."""
     return zlib.crc32(value, hashed & 0xFFFFFFFF)
 
 
 def sealed(text: str) -> str:
+    """The text with its checksum."""
     return f"{text} {zlib.crc32(text.encode())}"
 
 
 def unsealed(found: object) -> str:
-    """Raises `ValueError`. `object`: a flipped bit turns SQLite's texts into blobs and the reverse."""
+    """The text without. Raises `ValueError`. A flipped bit turns SQLite's texts into blobs and the reverse."""
     if type(found) is not str:
         raise ValueError("damaged")
     text, _, crc = found.rpartition(" ")
@@ -29,7 +31,8 @@ def unsealed(found: object) -> str:
     return text
 
 
-def checked(key: str, hashed: int, value: bytes, crc: int) -> bytes:
+def checked(hashed: int, key: str, value: bytes, crc: int) -> bytes:
+    """The value, if it is the one of this key. Raises `CacheDamaged`."""
     if type(value) is not bytes or crc_of(hashed, value) != crc:
         raise CacheDamaged(f"the cached value of {json.dumps(key)} is damaged")
     return value

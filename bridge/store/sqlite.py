@@ -26,16 +26,14 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bridge.clock import Clock
 from bridge.store.base import NO_FINGERPRINTS
-from bridge.store.edge_index import EDGES_SCHEMA, EdgeIndex
-from bridge.store.edges import NO_TAGS, TAGS_MARK, customers_folder, folder_of, is_customer, tags_of
+from bridge.store.edge_index import Customer, EdgeIndex, last_row
+from bridge.store.edges import NO_TAGS, customers_folder, folder_of, tags_of
+from bridge.store.file import LAYOUT, SCHEMA, boot, connect, has_journal, remove
 from bridge.store.seals import CacheDamaged, checked, crc_of, sealed, unsealed
-
-LAYOUT = "5"
-"""Of the tables below; another one is thrown away, never migrated: it is a cache."""
 
 IN_VALUES_MAX = 500
 """Keys per SELECT; far below SQLite's limit of 32,766 variables."""
@@ -50,12 +48,6 @@ GROUP_S_MAX = 1.0
 """Seconds that one local transaction stays open while batches come in; the first one after that ends it. What comes
 last before a pause stays in it meanwhile, and a crash would have it read again."""
 
-PAGE_BYTES = 16 * 1024
-"""Of the file. A record is one to two KiB, and many in a page cost a third less than SQLite's 4096 bytes."""
-
-WAL_PAGES_MAX = 1000
-"""WAL pages before a checkpoint: about 16 MiB, so that a page that changes often is not copied each time."""
-
 LATELY_MAX = 20_000
 """Keys whose hash is kept at hand between look-up and change: more than are in a batch."""
 
@@ -63,40 +55,10 @@ _HASH_BYTES = 8
 
 _WRONG_KEY = "a key is not the one that its hash says"
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-"""Another one after each start of the system, where the system has it (Linux)."""
-
-_SCHEMA = f"""
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE folders (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE state (
-    id INTEGER PRIMARY KEY,
-    hash INTEGER NOT NULL,
-    folder INTEGER NOT NULL,
-    key TEXT NOT NULL,
-    fingerprint BLOB,
-    crc INTEGER NOT NULL,
-    value BLOB NOT NULL
-);
-CREATE UNIQUE INDEX by_hash ON state (hash);
-CREATE INDEX by_folder ON state (folder);
-{EDGES_SCHEMA}
-"""
-
 _PUT = (
-    "INSERT INTO state VALUES (NULL, ?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET "
+    "INSERT INTO state VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET "
     "fingerprint = excluded.fingerprint, crc = excluded.crc, value = excluded.value WHERE key = excluded.key"
 )
-
-
-class _Stored(NamedTuple):
-    """A customer's row before it changes. id: None when there is none."""
-
-    id: int | None
-    tags: tuple[str, ...]
-
-
-_NOT_STORED = _Stored(None, NO_TAGS)
 
 
 class SqliteStore:
@@ -111,6 +73,7 @@ class SqliteStore:
         if any(type(name) is not str for name in self._folders):
             raise CacheDamaged("a folder has no name")
         self._edges = EdgeIndex(connection)
+        self._last_row = last_row(connection)
         self._lately: dict[str, int] = {}  # hashes of keys that were asked for; most of them are put next
         self._grouped = 0
         self._group_since = 0.0
@@ -135,14 +98,14 @@ class SqliteStore:
         Raises `OSError` or `sqlite3.Error` when the folder cannot be written.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        expected = {**identity, "layout": LAYOUT, "boot": _boot()}
+        expected = {**identity, "layout": LAYOUT, "boot": boot()}
         try:
             return cls._open_existing(path, expected, clock, age_s_max, cache_kib)
         except (sqlite3.DatabaseError, KeyError, ValueError):
             remove(path)
-        db = _connect(path, cache_kib)
+        db = connect(path, cache_kib)
         try:
-            db.executescript(_SCHEMA)
+            db.executescript(SCHEMA)
             salt = secrets.token_bytes(_HASH_BYTES)
             rows = {
                 **expected,
@@ -162,9 +125,9 @@ class SqliteStore:
     ) -> SqliteStore:
         if not path.is_file() or path.is_symlink():
             raise KeyError(path.name)
-        if expected["boot"] and not _has_journal(path):
+        if expected["boot"] and not has_journal(path):
             raise ValueError("a transaction may be half in it")
-        db = _connect(path, cache_kib)
+        db = connect(path, cache_kib)
         try:
             meta = dict(db.execute("SELECT name, value FROM meta"))
             if any(meta.get(name) != value for name, value in expected.items()):
@@ -183,23 +146,24 @@ class SqliteStore:
 
     def get_many(self, keys: Sequence[str]) -> dict[str, bytes]:
         """The values of those keys that exist. Raises `CacheDamaged`."""
-        return {row[0]: checked(*row) for row in self._select("key, hash, value, crc", keys)}
+        return {row[1]: checked(*row) for row in self._select("value, crc", keys)}
 
     def fingerprints(self, keys: Sequence[str]) -> dict[str, bytes]:
         """See `Store.fingerprints`."""
-        return {key: found for key, found in self._select("key, fingerprint", keys) if found is not None}
+        return {key: found for _, key, found in self._select("fingerprint", keys) if found is not None}
 
     def _select(self, columns: str, keys: Sequence[str]) -> Iterator[Any]:
-        wanted = set(keys)
+        """Hash, key and these columns of those that exist."""
         for start in range(0, len(keys), IN_VALUES_MAX):
             some = keys[start : start + IN_VALUES_MAX]
             part = list(map(self._hash, some))
             if len(self._lately) > LATELY_MAX:
                 self._lately.clear()
             self._lately.update(zip(some, part, strict=True))
+            asked = dict(zip(part, some, strict=True))
             marks = ",".join("?" * len(part))
-            for row in self._db.execute(f"SELECT {columns} FROM state WHERE hash IN ({marks})", part):
-                if row[0] not in wanted:
+            for row in self._db.execute(f"SELECT hash, key, {columns} FROM state WHERE hash IN ({marks})", part):
+                if asked.get(row[0]) != row[1] and self._true(row[0], row[1]) not in some:
                     raise CacheDamaged(_WRONG_KEY)
                 yield row
 
@@ -238,14 +202,15 @@ class SqliteStore:
         self._position = position
 
     def _write(self, latest: Mapping[str, bytes | None], position: int, fingerprints: Mapping[str, bytes]) -> None:
-        tagged = self._tagged(latest)
-        stored = self._stored(tagged)
+        affected = self._edges.affected(latest, self._folders)
+        before = self._tags_before(affected)
         hash_of, number_of = self._hash_again, self._folder
         put = [
-            (h := hash_of(k), number_of(k), k, fingerprints.get(k), crc_of(h, v), v)
-            for k, v in latest.items()
+            (new, h := hash_of(k), number_of(k), k, fingerprints.get(k), crc_of(h, v), v)
+            for new, (k, v) in enumerate(latest.items(), self._last_row + 1)
             if v is not None
         ]
+        self._last_row += len(latest)
         known = [(found, hash_of(k), k) for k, found in fingerprints.items() if k not in latest]
         drop = [(hash_of(k), k) for k, v in latest.items() if v is None]
         if put and self._db.executemany(_PUT, put).rowcount != len(put):
@@ -254,40 +219,28 @@ class SqliteStore:
             self._db.executemany("UPDATE state SET fingerprint = ? WHERE hash = ? AND key = ?", known)
         if drop:
             self._db.executemany("DELETE FROM state WHERE hash = ? AND key = ?", drop)
-        if tagged:
-            self._index(tagged, stored, latest)
+        if affected:
+            self._follow(affected, before, latest, {row[3]: row[0] for row in put})
         self._db.execute("UPDATE meta SET value = ? WHERE name = 'position'", (sealed(str(position)),))
 
-    def _tagged(self, latest: Mapping[str, bytes | None]) -> list[str]:
-        """The customers whose edges may change: those that come with some, and all where there are any."""
-        numbers = self._edges.folders
-        if not numbers:
-            return [k for k, v in latest.items() if v is not None and TAGS_MARK in v and is_customer(k)]
-        folders = {name for name, number in self._folders.items() if number in numbers}
-        return [
-            k
-            for k, v in latest.items()
-            if folder_of(k) in folders or (v is not None and TAGS_MARK in v and is_customer(k))
-        ]
+    def _tags_before(self, keys: Sequence[str]) -> dict[str, tuple[int, tuple[str, ...]]]:
+        """Row and tags of those customers that exist."""
+        rows = self._select("value, crc, id", keys)
+        return {key: (row, tags_of(key, checked(hashed, key, *rest))) for hashed, key, *rest, row in rows}
 
-    def _stored(self, keys: Sequence[str]) -> dict[str, _Stored]:
-        rows = self._select("key, id, hash, value, crc", keys)
-        return {
-            key: _Stored(id, tags_of(key, checked(key, hashed, value, crc))) for key, id, hashed, value, crc in rows
-        }
-
-    def _index(self, keys: Sequence[str], stored: Mapping[str, _Stored], latest: Mapping[str, bytes | None]) -> None:
-        """Bring the edges of these customers in step with their new values."""
-        new = dict(self._select("key, id", [key for key in keys if key not in stored]))
+    def _follow(
+        self,
+        keys: Sequence[str],
+        before: Mapping[str, tuple[int, tuple[str, ...]]],
+        latest: Mapping[str, bytes | None],
+        rows: Mapping[str, int],
+    ) -> None:
+        """Bring the edges of these customers in step with their values. rows: of those that are new, and others."""
         for key in keys:
-            before, has = stored.get(key, _NOT_STORED), tags_of(key, latest[key])
-            if before.tags == has:
-                continue
-            number = before.id if before.id is not None else new[key]
-            change = self._folder(key), number, self._hash(key)
-            had_before, has_now = set(before.tags), set(has)
-            self._edges.remove(*change, [tag for tag in before.tags if tag not in has_now])
-            self._edges.add(*change, [tag for tag in has if tag not in had_before])
+            row, had = before.get(key) or (rows.get(key), NO_TAGS)
+            if row is not None:  # None: it was not there and is not now
+                customer = Customer(self._folder(key), row, self._hash(key))
+                self._edges.follow(customer, had, tags_of(key, latest[key]))
 
     def _commit(self) -> None:
         self._edges.flush()
@@ -309,26 +262,26 @@ class SqliteStore:
         """Every key that begins with `prefix`, unordered."""
         numbers = [n for name, n in self._folders.items() if name.startswith(prefix) or prefix.startswith(name)]
         for number in numbers:
-            rows = self._db.execute("SELECT key, hash, value, crc FROM state WHERE folder = ?", (number,))
-            for key, hashed, value, crc in rows:
-                if self._true(key, hashed).startswith(prefix):
-                    yield key, checked(key, hashed, value, crc)
+            rows = self._db.execute("SELECT hash, key, value, crc FROM state WHERE folder = ?", (number,))
+            for hashed, key, value, crc in rows:
+                if self._true(hashed, key).startswith(prefix):
+                    yield key, checked(hashed, key, value, crc)
 
     def keys_after(self, folder: str, after: int, limit: int) -> tuple[list[str], int | None]:
         """See `Store.keys_after`: an existing row keeps its number, and new ones come behind."""
         rows = self._db.execute(
-            "SELECT key, hash, id FROM state WHERE folder = ? AND id > ? ORDER BY id LIMIT ?",
+            "SELECT hash, key, id FROM state WHERE folder = ? AND id > ? ORDER BY id LIMIT ?",
             (self._folders.get(folder, -1), after, limit),
         ).fetchall()
-        return [self._true(key, hashed) for key, hashed, _ in rows], rows[-1][2] if len(rows) == limit else None
+        return [self._true(hashed, key) for hashed, key, _ in rows], rows[-1][2] if len(rows) == limit else None
 
     def members(self, source: str, tag: str) -> Iterator[str]:
         """See `Store.members`. Raises `CacheDamaged` before the first of them, or when one of them is damaged."""
         folder = customers_folder(source)
         number = self._folders.get(folder)
         if number is not None:
-            for key, hashed in self._edges.members(number, tag):
-                yield self._true(key, hashed)[len(folder) :]
+            for hashed, key in self._edges.members(number, tag):
+                yield self._true(hashed, key)[len(folder) :]
 
     def members_count(self, source: str, tag: str) -> int:
         """See `Store.members_count`."""
@@ -340,7 +293,7 @@ class SqliteStore:
         number = self._folders.get(customers_folder(source))
         return [] if number is None else self._edges.tags(number)
 
-    def _true(self, key: Any, hashed: int) -> str:
+    def _true(self, hashed: int, key: Any) -> str:
         """The key, if it is the one that its hash says. `Any`: a flipped bit may have made it something else."""
         if type(key) is not str or self._hash(key) != hashed:
             raise CacheDamaged(_WRONG_KEY)
@@ -369,43 +322,3 @@ class SqliteStore:
             # What cannot be kept any more is read again from Kafka. Closed already: nothing to keep.
             if self._db.in_transaction:
                 self._commit()
-
-
-def remove(path: Path) -> None:
-    """Throw a cache file away, with its journal or WAL."""
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-def _has_journal(path: Path) -> bool:
-    """It stays there for good, so if it is away somebody took it, and with it what a crash would have to undo."""
-    journal = path.with_name(path.name + "-journal")
-    return journal.is_file() and journal.stat().st_size > 0
-
-
-def _connect(path: Path, cache_kib: int) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
-    try:
-        db.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a file that is new
-        if _boot():
-            # Holds the pages that change, not those that are new, which nearly all are: half the bytes of a WAL.
-            db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            db.execute("PRAGMA journal_mode = PERSIST")
-            db.execute("PRAGMA synchronous = OFF")
-        else:
-            # NORMAL never corrupts a file; a power cut may lose the newest transactions, which Kafka still has.
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
-        db.execute(f"PRAGMA cache_size = -{cache_kib}")
-        db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _boot() -> str:
-    try:
-        return BOOT_ID.read_text(encoding="ascii").strip()
-    except OSError:  # not Linux
-        return ""

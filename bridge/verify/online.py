@@ -126,6 +126,25 @@ async def compare(
     return await _Comparison(source, feed, view, clock, progress).verdict(wait_s)
 
 
+async def patiently(
+    call: Callable[[], Awaitable[T]], clock: Clock, unreadable: Callable[[SourceError], EnvironmentUnavailable]
+) -> T:
+    """Wait as the provider asks, a bounded number of times. Raises `CursorRejected`, `EnvironmentUnavailable`."""
+    for _ in range(RETRIES_MAX):
+        try:
+            return await call()
+        except RetryLater as error:
+            await clock.sleep(min(RETRY_S_MAX, error.delay_s or RETRY_S))
+        except CursorRejected:
+            raise
+        except SourceError as error:
+            raise unreadable(error) from error
+    try:
+        return await call()
+    except SourceError as error:
+        raise unreadable(error) from error
+
+
 class _Comparison:
     def __init__(
         self, source: str, feed: Feed, view: Callable[[], StateView], clock: Clock, progress: Progress
@@ -208,20 +227,7 @@ class _Comparison:
             cursor = page.cursor
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Wait as the provider asks, a bounded number of times. Raises `CursorRejected`, `EnvironmentUnavailable`."""
-        for _ in range(RETRIES_MAX):
-            try:
-                return await call()
-            except RetryLater as error:
-                await self._clock.sleep(min(RETRY_S_MAX, error.delay_s or RETRY_S))
-            except CursorRejected:
-                raise
-            except SourceError as error:
-                raise self._unreadable(error) from error
-        try:
-            return await call()
-        except SourceError as error:
-            raise self._unreadable(error) from error
+        return await patiently(call, self._clock, self._unreadable)
 
     def _unreadable(self, error: SourceError) -> EnvironmentUnavailable:
         return EnvironmentUnavailable(f"source {self._source}: {self._feed.collection} cannot be read: {error}")

@@ -104,6 +104,20 @@ def test_a_giant_is_not_even_looked_into() -> None:
     assert (result.reason, result.id) == (Reason.TOO_LARGE, None)
 
 
+@pytest.mark.parametrize("depth", [100, 300, 1000, 100_000])
+def test_a_record_that_is_nested_deeply_is_refused_like_any_other(depth: int) -> None:
+    value = orjson.dumps(GOOD)[:-1] + b',"more":' + b"[" * depth + b"]" * depth + b"}"
+    result = parse(b"acme", value)
+    assert isinstance(result, Refusal)
+    assert result.reason is Reason.MALFORMED
+
+
+@given(st.integers(2**53, 2**200) | st.floats())
+def test_numbers_of_any_size_are_refused_like_any_other(number: float) -> None:
+    value = orjson.dumps(GOOD)[:-1] + f',"more":{number!r}}}'.encode()
+    assert isinstance(parse(b"acme", value), Refusal)
+
+
 def test_a_command_is_the_same_whoever_sends_it_whenever() -> None:
     def digest(**changed: Any) -> str:
         return parsed(**changed).digest

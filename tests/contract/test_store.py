@@ -252,3 +252,14 @@ def test_a_key_that_is_there_all_the_time_is_in_exactly_one_piece(
     assert {number for number in always if found.count(f"s/customers/{number}") != 1} == set()
     assert {int(key.removeprefix("s/customers/")) for key in found} <= ever
     store.close()
+
+
+def test_a_key_that_comes_new_comes_behind_where_the_pieces_are(build: Build) -> None:
+    store = build()
+    store.apply([(f"s/customers/{number}", b"1") for number in range(4)], 1)
+    _, after = store.keys_after("s/customers/", 0, 4)
+    assert after is not None
+    store.apply([(f"s/customers/{number}", None) for number in range(4)], 2)
+    store.apply([("s/customers/new", b"1")], 3)
+    assert store.keys_after("s/customers/", after, 4) == (["s/customers/new"], None)
+    store.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer
 
 from bridge.model import instant
 from tests.support.processes import (
@@ -101,8 +102,6 @@ def test_signals_outlive_a_kill_and_are_done_once(tmp_path: Path, bootstrap_serv
 
 def _check_topics(bootstrap: str, name: str) -> None:
     """With another client: one outcome per id, and watermarks that only grow."""
-    from confluent_kafka import Consumer  # noqa: PLC0415 - a second opinion, loaded where it is asked
-
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,

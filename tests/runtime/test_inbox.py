@@ -17,10 +17,10 @@ from bridge.publish.inbox import InboxRecord
 from bridge.runtime.inbox import DAY_S, DONE_S, EXPIRES_S, PRUNE_S
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.shard import Shard
-from bridge.runtime.step import ROUNDS, SourceStep, StepLimits
+from bridge.runtime.step import SourceStep, StepLimits
 from bridge.source.feed import Cursor, Familiar, Page, none_familiar
 from bridge.store.memory import MemoryStore
-from bridge.store.record import cursor_key, decode_json, encode_json
+from bridge.store.record import ROUNDS, cursor_key, decode_json, encode_json
 from tests.runtime.shards import NUMBER, TOPICS, House
 from tests.support.clock import VirtualClock, run_virtual
 
@@ -199,7 +199,7 @@ def test_resync_in_the_middle_of_a_sweep_begins_it_again() -> None:
 
 def test_resync_during_the_first_reading_begins_that_again() -> None:
     async def main(clock: VirtualClock) -> None:
-        house = House(clock, customers=1000, latency_ms="2000")
+        house = House(clock, customers=1000, lanes=1, latency_ms="2000")
         post = Post(house)
         shard = house.shard()
         async with asyncio.TaskGroup() as group:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from bridge.model import Collection, Document, Gone, Reject
 from bridge.runtime.planning import Planned, Sample, plan_source
 from bridge.runtime.reading import ReadingPlan
 from bridge.source.dintero import models
+from bridge.source.dintero.whole import WholeFeed
 from bridge.source.feed import Cursor, Familiar, Page, none_familiar
 from bridge.store import record as records
 from bridge.store.memory import MemoryStore
@@ -21,9 +23,9 @@ from tests.support.clock import VirtualClock, run_virtual
 SWEEP_S = 30.0
 
 
-def settled(clock: VirtualClock, customers: int = 50) -> House:
+def settled(clock: VirtualClock, customers: int = 50, lanes: int = 4) -> House:
     """A house that sweeps often, so that what a plan finds is published soon."""
-    house = House(clock, customers)
+    house = House(clock, customers, lanes=lanes)
     plans = dict.fromkeys((Collection.CUSTOMERS, Collection.TAGS), ReadingPlan(5.0, SWEEP_S))
     house.reader = replace(house.reader, plans=plans)
     return house
@@ -104,7 +106,7 @@ def test_a_bridge_that_has_never_run_would_read_everything_for_the_first_time(si
 
 def test_a_first_reading_under_way_is_planned_to_its_end() -> None:
     async def main(clock: VirtualClock) -> None:
-        house = settled(clock, customers=450)
+        house = settled(clock, customers=450, lanes=1)
         house.api.switches = house.api.switches.changed({"page_latency_ms": 1000})
         await house.live(2.5)
         done = len(house.types("customers"))
@@ -140,15 +142,15 @@ def test_rows_that_would_be_refused_are_dead_letters_and_not_missing() -> None:
     async def main(clock: VirtualClock) -> None:
         house = settled(clock)
         await house.live(20)
-        mapping = models.tag
+        feed = house.source.feeds[Collection.TAGS]
+        assert isinstance(feed, WholeFeed)
+
+        def stricter(row: Any, endpoint: str) -> Document | Gone | Reject:
+            """`Any`: JSON."""
+            return Reject(row["id"], endpoint, "no", b"{}") if row["id"] < "8" else models.tag(row, endpoint)
+
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                models,
-                "tag",
-                lambda row, endpoint: (
-                    Reject(row["id"], endpoint, "no", b"{}") if row["id"] < "8" else mapping(row, endpoint)
-                ),
-            )
+            patch.setattr(feed, "_list", replace(feed._list, mapping=stricter))
             planned = (await plan(house))[Collection.TAGS]
         refused = sum(tag < "8" for tag in house.world.tags)
         assert (planned.refused, planned.missing, planned.events) == ({"malformed": refused}, 0, {})

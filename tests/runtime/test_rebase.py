@@ -18,7 +18,7 @@ from bridge.model import Body, Collection, Document, Gone, Path, Reject
 from bridge.runtime.reading import ReadingPlan
 from bridge.runtime.rebase import Window, unpublished
 from bridge.runtime.sweep import Sweep, joined
-from bridge.source.dintero import customers, models
+from bridge.source.dintero import models, rows
 from bridge.source.feed import Page
 from bridge.store import record as records
 from bridge.store.base import Store
@@ -282,7 +282,7 @@ class Releases:
 
         self._monkeypatch.setattr(records, "ESSENCE", number)
         self._monkeypatch.setattr(models, "customer", mapped)
-        self._monkeypatch.setattr(customers, "_RELEASE", str(number).encode())
+        self._monkeypatch.setattr(rows, "_RELEASE", str(number).encode())
 
     @property
     def uids(self) -> list[str]:

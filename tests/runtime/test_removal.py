@@ -44,7 +44,9 @@ async def life(house: House) -> AsyncIterator[Shard]:
 
 
 def reading(shard: Shard) -> Reading:
-    return next(one for one in shard.readings["acme"] if one.collection is Collection.CUSTOMERS)
+    found = next(one for one in shard.readings["acme"] if one.collection is Collection.CUSTOMERS)
+    assert isinstance(found, Reading)
+    return found
 
 
 def deleted(house: House) -> set[str]:

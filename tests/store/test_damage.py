@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 
 from bridge.clock import SystemClock
 from bridge.store.edges import tags_of
+from bridge.store.file import PAGE_BYTES
 from bridge.store.record import StateRecord, encode_record
-from bridge.store.sqlite import PAGE_BYTES, SqliteStore
+from bridge.store.seals import CacheDamaged
+from bridge.store.sqlite import SqliteStore
 
 IDENTITY = {"cluster": "c", "topic": "bridge.state", "shard": "3"}
 POSITION = 471_100_000_007
@@ -35,6 +37,7 @@ def value_of(number: int) -> bytes:
 
 ROWS = {f"acme/customers/{number:04}": value_of(number) for number in range(400)}
 FINGERPRINTS = {key: CHANCE.randbytes(16) for key in ROWS}
+CHANGED = {key: value_of(number) for number, key in enumerate(ROWS)}
 MEMBERS = {
     tag: {key.removeprefix("acme/customers/") for key, value in ROWS.items() if tag in tags_of(key, value)}
     for tag in TAGS
@@ -143,6 +146,63 @@ def test_a_text_that_became_a_blob_is_noticed_and_so_is_the_reverse(change: str)
             db.execute("PRAGMA journal_mode = PERSIST")
             db.execute(change)
         assert believed(path) in ("fresh", "refused")
+
+
+ONE = "WHERE id = (SELECT max(id) FROM tags)"
+
+
+@pytest.mark.parametrize(
+    ("change", "hurt"),
+    [
+        ("UPDATE state SET key = 'acme/customers/0041' WHERE key = 'acme/customers/0042'", "values"),
+        (f"UPDATE tags SET members = members + 1 {ONE}", "counts"),
+        (f"UPDATE tags SET members = 0 {ONE}", "tags"),
+        (f"UPDATE tags SET members = CAST(members AS BLOB) {ONE}", "counts"),
+        (f"UPDATE tags SET digest = -digest {ONE}", "members"),
+        (f"UPDATE tags SET crc = crc + 1 {ONE}", "tags"),
+        (f"UPDATE tags SET id = 99 {ONE}", "tags"),
+        ("DELETE FROM edges WHERE tag = 7 AND customer = (SELECT max(customer) FROM edges WHERE tag = 7)", "members"),
+        ("INSERT OR IGNORE INTO edges SELECT 7, id FROM state LIMIT 399", "members"),
+        ("UPDATE OR REPLACE edges SET customer = customer + 400 WHERE tag = 7", "members"),
+        ("UPDATE OR REPLACE edges SET customer = 401 - customer WHERE tag = 7", "members"),
+        ("UPDATE state SET id = CASE id WHEN 1 THEN 500 ELSE 1 END WHERE id < 3", "members"),
+    ],
+)
+def test_each_look_at_members_notices_what_is_wrong_with_what_it_looks_at(change: str, hurt: str) -> None:
+    """Nothing here is found by SQLite's own check: all of it fits together, but is not what was written."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "c"
+        filled(path)
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("PRAGMA journal_mode = PERSIST")
+            db.execute(change)
+        assert believed(path) == "refused"
+        store = open_file(path)
+        store.check()
+        looks: dict[str, Callable[[], object]] = {
+            "values": lambda: store.get_many(list(ROWS)),
+            "tags": lambda: store.member_tags("acme"),
+            "counts": lambda: [store.members_count("acme", tag) for tag in TAGS],
+            "members": lambda: [members_of(store, tag) for tag in TAGS],
+        }
+        with pytest.raises(sqlite3.Error):
+            looks[hurt]()
+        store.close()
+
+
+@pytest.mark.parametrize(
+    "change", ["DELETE FROM edges", "INSERT OR IGNORE INTO edges SELECT tags.id, state.id FROM tags, state"]
+)
+def test_edges_that_do_not_fit_what_changes_are_noticed(tmp_path: Path, change: str) -> None:
+    filled(tmp_path / "c")
+    with closing(sqlite3.connect(tmp_path / "c", isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = PERSIST")
+        db.execute(change)
+    store = open_file(tmp_path / "c")
+    store.apply([(key, CHANGED[key]) for key in ROWS], POSITION)
+    with pytest.raises(CacheDamaged):
+        store._commit()
+    store.close()
 
 
 def where(text: bytes) -> int:

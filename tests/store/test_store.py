@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from bridge.clock import SystemClock
+from bridge.store.file import remove
 from bridge.store.seals import CacheDamaged
-from bridge.store.sqlite import GROUP_RECORDS_MAX, GROUP_S_MAX, SqliteStore, remove
+from bridge.store.sqlite import GROUP_RECORDS_MAX, GROUP_S_MAX, SqliteStore
 
 IDENTITY = {"cluster": "c", "topic": "bridge.state", "shard": "3"}
 DAY_S = 86_400.0

@@ -15,7 +15,6 @@ import signal
 import sqlite3
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path as FilePath
 from typing import Any
 
 import aiokafka.conn
@@ -24,6 +23,7 @@ from aiokafka.protocol.transaction import EndTxnRequest
 
 from bridge import assembly
 from bridge.cli import main
+from bridge.clock import Clock
 from bridge.model import Path
 from bridge.publish import producer
 from bridge.publish.inbox import Inbox
@@ -31,7 +31,7 @@ from bridge.runtime import step
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.shard import Shard
 from bridge.source.client import HttpTransport
-from bridge.store import sqlite
+from bridge.store.sqlite import SqliteStore
 
 VARIABLE = "DIES_AT"
 SIGNAL = "DIES_OF"
@@ -117,14 +117,13 @@ def _commit_sent(death: Death) -> None:
 
 def _applying(death: Death) -> None:
     """In the middle of a local transaction: the values are written, the position is not."""
-    connect = sqlite._connect
+    opened = SqliteStore.__init__
 
-    def traced(path: FilePath, cache_kib: int) -> sqlite3.Connection:
-        db = connect(path, cache_kib)
-        db.set_trace_callback(lambda statement: death.arrive() if statement.startswith("UPDATE meta") else None)
-        return db
+    def traced(self: SqliteStore, connection: sqlite3.Connection, position: int, salt: bytes, clock: Clock) -> None:
+        opened(self, connection, position, salt, clock)
+        connection.set_trace_callback(lambda said: death.arrive() if said.startswith("UPDATE meta") else None)
 
-    sqlite._connect = traced
+    SqliteStore.__init__ = traced  # type: ignore[method-assign]  # the connection is reached nowhere else
 
 
 def _ends_transaction(_self: Any, request: Any, *_: Any) -> bool:

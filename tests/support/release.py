@@ -11,7 +11,7 @@ import os
 
 from bridge.cli import main
 from bridge.model import Document, Gone, Reject
-from bridge.source.dintero import customers, models
+from bridge.source.dintero import models, rows
 from bridge.store import record
 
 VARIABLE = "RELEASE"
@@ -29,7 +29,7 @@ def become(release: int) -> None:
 
     vars(models)["customer"] = mapped
     vars(record)["ESSENCE"] = release
-    vars(customers)["_RELEASE"] = str(release).encode()
+    vars(rows)["_RELEASE"] = str(release).encode()
 
 
 if __name__ == "__main__":

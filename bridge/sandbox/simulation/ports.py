@@ -23,8 +23,9 @@ from bridge.sandbox.dintero.endpoints import route
 from bridge.source.feed import Cursor, Familiar, Feed, Page, none_familiar
 from bridge.source.transport import Request, Response
 from bridge.store.base import NO_FINGERPRINTS, Store
+from bridge.store.file import remove
 from bridge.store.memory import MemoryStore
-from bridge.store.sqlite import SqliteStore, remove
+from bridge.store.sqlite import SqliteStore
 
 CACHE_AGE_S_MAX = 3 * 86_400.0
 

@@ -39,6 +39,7 @@ from bridge.model import SOURCE_ID, Account, Collection
 from bridge.source.api import ApiClient, ClientSettings, Exchange, RequestObserver
 from bridge.source.budget import Priority, RequestBudget
 from bridge.source.dintero.customers import CustomersFeed, ListSettings
+from bridge.source.dintero.memberships import MembershipList
 from bridge.source.dintero.snapshot import SnapshotFeed
 from bridge.source.dintero.whole import WholeFeed, WholeList, tags_of, users_of
 from bridge.source.feed import Feed
@@ -145,6 +146,7 @@ class DinteroSource:
             Collection.TAGS: WholeFeed(client, self._tags),
             Collection.USERS: WholeFeed(client, self._users),
         }
+        self.memberships = MembershipList(client, customers_path, settings.page_limit, settings.cursor_kind)
         self.feeds: Mapping[Collection, Feed] = MappingProxyType(
             {collection: feed for collection, feed in feeds.items() if collection in settings.collections}
         )

@@ -69,6 +69,25 @@ def change_time(row: object) -> int | None:
         return None
 
 
+def row_uid(row: object) -> str | None:
+    """The uid of a row that is not a tombstone, whatever else is wrong with it; None when it has none."""
+    uid = row.get("id") if isinstance(row, dict) and row.get("deleted_at") is None else None
+    return uid if type(uid) is str and _UUID.fullmatch(uid) else None
+
+
+def is_tombstone(row: object) -> bool:
+    """Whether the row says that it was deleted."""
+    return isinstance(row, dict) and row.get("deleted_at") is not None
+
+
+def rename_trail(metadata: Any) -> list[Any]:
+    """The provider's records of renames, oldest first. `Any`: evidence only, so nothing of it is checked."""
+    if type(metadata) is not dict:
+        return []
+    changes = [change for key, change in metadata.items() if key.startswith(RENAME_PREFIX)]
+    return sorted((_rename_record(change) for change in changes), key=_rename_order)
+
+
 def _mapped(row: object, endpoint: str, build: Callable[[str, Row], Document]) -> Document | Gone | Reject:
     if not isinstance(row, dict):
         return Reject(None, endpoint, "the row is not an object", orjson.dumps(row))
@@ -165,11 +184,9 @@ def _user(uid: str, row: Row) -> Document:
 
 def _metadata(name: str, value: Any, body: Body, extra: Body) -> None:
     metadata = _object(name, value)
-    records = [key for key in metadata if key.startswith(RENAME_PREFIX)]
-    if records:
-        metadata = dict(metadata)
-        changes = [metadata.pop(key) for key in records]
-        extra["customer_id_changes"] = sorted((_rename_record(change) for change in changes), key=_rename_order)
+    if trail := rename_trail(metadata):
+        metadata = {key: value for key, value in metadata.items() if not key.startswith(RENAME_PREFIX)}
+        extra["customer_id_changes"] = trail
     if metadata:
         body[name] = metadata
 
