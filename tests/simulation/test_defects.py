@@ -15,6 +15,7 @@ import pytest
 
 from bridge.sandbox.simulate import simulate
 from bridge.sandbox.simulation.plan import Plan, draw
+from tests.simulation import defects_of_reading  # noqa: F401
 from tests.simulation.defects import DEFECTS
 
 
@@ -42,7 +43,19 @@ def changes_show_late(plan: Plan) -> bool:
 
 
 def signals(plan: Plan) -> bool:
-    return plan.weights["signal"] > 0
+    return plan.weights["signal again"] > 0.3
+
+
+def many_leave(plan: Plan) -> bool:
+    return plan.weights["many deleted"] > 0.5 and plan.customers >= 12 and plan.delete_limit.documents < 10
+
+
+def changing_lists(plan: Plan) -> bool:
+    return plan.switches["etag"] == "honoured" and plan.weights["trouble at a call"] > 1
+
+
+def sliced(plan: Plan) -> bool:
+    return plan.snapshot_parallelism > 1 and plan.customers > 4 * plan.page_limit and plan.rates.per_second() > 0.2
 
 
 HUNTS = {
@@ -70,6 +83,17 @@ HUNTS = {
     "fingerprint kept of what was not committed": Hunt(60),
     "done command not remembered": Hunt(60, signals),
     "progress written for what is not read": Hunt(100),
+    "deletion limit ignored": Hunt(40, many_leave),
+    "held deletions forgotten at a restart": Hunt(60, many_leave),
+    "suspects of an unfinished reading decided": Hunt(60, lambda plan: many_leave(plan) and plan.page_limit < 5),
+    "absence from part of a sweep believed": Hunt(60, lambda plan: plan.blind and plan.customers >= 12),
+    "rename taken for delete and create": Hunt(20),
+    "tie passed before its late rows show": Hunt(150, changes_show_late),
+    "etag kept of a list that was not committed": Hunt(200, changing_lists),
+    "rows that move while slices are read lost": Hunt(100, sliced),
+    "order of slices not checked": Hunt(60, lambda plan: sliced(plan) and plan.switches["since_order"] == "descending"),
+    "pause forgotten at a restart": Hunt(60, lambda plan: plan.weights["pause"] > 0.5),
+    "progress outside the transaction": Hunt(20),
 }
 
 

@@ -88,10 +88,10 @@ class Plan:
     collections: what is read, by source. silent: first sights are kept without an event. page_limit: rows of a page of
     customers. snapshot_parallelism: pages side by side, the first time. cursor_kind: as the source is told.
     delete_limit: so many deletions at once wait for a person. lie: what the customer list does for a while.
-    poll_interval_s_max: between two polls while nothing changes, 0 for always the same. disk:
-    `memory` (a store that outlives its process) or `sqlite`. slow_markers: share of commit markers that come late.
-    latency_s: of a request to Kafka. old_rows: share of pages that also show rows as an earlier page has shown them.
-    epilogue: the state topic is lost in the end. blind: see the module.
+    poll_interval_s_max: between two polls while nothing changes, 0 for always the same. disk: `memory` (a store that
+    outlives its process) or `sqlite`. slow_markers: share of commit markers that come late. latency_s: of a request to
+    Kafka. old_rows: share of pages that also show rows as an earlier page has shown them. rounds_interval_s: in which
+    the members of every tag are read. epilogue: the state topic is lost in the end. blind: see the module.
     """
 
     seed: int
@@ -121,6 +121,7 @@ class Plan:
     old_rows: float
     epilogue: bool
     sweep_interval_s: float
+    rounds_interval_s: float
     blind: bool
 
 
@@ -167,12 +168,15 @@ def draw(seed: int) -> Plan:
         old_rows=chance.choice((0.0, 0.0, 0.2)),
         epilogue=chance.random() < 0.1,
         sweep_interval_s=chance.choice((20.0, 60.0)) if blind else chance.choice((20.0, 6 * 3600.0)),
+        rounds_interval_s=chance.choice((20.0, 60.0)),
         blind=blind,
     )
 
 
 _COLLECTIONS = (
-    (Collection.CUSTOMERS, Collection.TAGS, Collection.USERS),
+    tuple(Collection),
+    tuple(Collection),
+    (Collection.CUSTOMERS, Collection.TAGS, Collection.MEMBERSHIPS),
     (Collection.CUSTOMERS, Collection.TAGS, Collection.USERS),
     (Collection.CUSTOMERS, Collection.TAGS),
     (Collection.CUSTOMERS,),

@@ -25,7 +25,9 @@ from bridge.publish.topics import Cluster, TopicPlan
 from bridge.publish.transaction import Producer
 from bridge.runtime.assignment import Assignment, OwnPartition
 from bridge.runtime.membership import Member
+from bridge.runtime.memberships import MembershipSource
 from bridge.runtime.reading import ReadingPlan, SourceReader
+from bridge.runtime.rounds import RoundsPlan
 from bridge.runtime.shard import Shard, ShardPorts
 from bridge.runtime.supervisor import LifePorts, Supervisor
 from bridge.sandbox.api import CLIENT_ID, CLIENT_SECRET, SandboxApi
@@ -210,6 +212,10 @@ class Process:
         )
         port = ApiPort(api, self.power, self._outside.lies[name])
         source = dintero.build(settings, port, self._clock, Unobserved(), self._chance.random)
+        memberships = None
+        if Collection.MEMBERSHIPS in plan.collections[name]:
+            rounds = RoundsPlan(plan.poll_interval_s, plan.rounds_interval_s, plan.request_rate)
+            memberships = MembershipSource(source.memberships, rounds)
         return SourceReader(
             account=source.account,
             builder=EventBuilder(source.account),
@@ -222,6 +228,7 @@ class Process:
             clock=self._clock,
             metrics=self._metrics,
             spread=self._chance.random,
+            memberships=memberships,
         )
 
     def _reading_plan(self) -> ReadingPlan:

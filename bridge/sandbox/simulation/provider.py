@@ -122,7 +122,8 @@ class Provider:
         history = self.histories[source]
         history.update()
         edges = history.edges.items()
-        known = sorted({tag for (tag, _), moments in edges if moments[-1].there and moments[-1].at < (until or 0.0)})
+        since = float("-inf") if until is None else until
+        known = sorted({tag for (tag, _), moments in edges if moments[-1].there and moments[-1].at < since})
         if not known or self.outside.lies[source].hidden:
             return None  # nobody could know that the tag has members
         tag = self.chance.choice(known)
