@@ -261,7 +261,7 @@ def _too_large(bytes_max: int) -> RetryLater:
 def _cause(error: Exception) -> str:
     """Which wait or step failed, in words for the log; most specific class first."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        code = getattr(error.certificate_error, "verify_code", None)
+        code = getattr(error.certificate_error, "verify_code", 0)
         return _CERTIFICATES.get(code, "the TLS certificate cannot be verified")
     for kind, words in _CAUSES:
         if isinstance(error, kind):
