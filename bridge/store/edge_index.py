@@ -33,8 +33,8 @@ CREATE TABLE tags (
 CREATE TABLE edges (tag INTEGER NOT NULL, customer INTEGER NOT NULL, PRIMARY KEY (tag, customer)) WITHOUT ROWID;
 """
 
-PENDING_MAX = 200_000
-"""Edges that gather in memory, some 25 MiB."""
+PENDING_MAX = 100_000
+"""Edges that gather in memory, some 12 MiB. More would save little, and to write them makes the longest call."""
 
 NUMBERS_MAX = 100_000
 """Tags whose number is kept at hand."""
@@ -69,9 +69,12 @@ class _Tag(NamedTuple):
 class EdgeIndex:
     """See the module. `folder` is the number of the folder that a source's customers are in."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, folders: Mapping[str, int]) -> None:
+        """`folders`: the numbers of all, now and later."""
         self._db = connection
+        self._all_folders = folders
         self._folders: set[int] = {folder for (folder,) in connection.execute("SELECT DISTINCT folder FROM tags")}
+        self._names = self._names_now()
         self._numbers: dict[int, dict[str, int]] = {}  # by folder and uid, shifted to where an edge has them
         self._kept = 0
         self._added: set[int] = set()
@@ -83,13 +86,15 @@ class EdgeIndex:
         """True when the edges that gathered should go into the file."""
         return len(self._added) + len(self._removed) >= PENDING_MAX
 
-    def affected(self, records: Mapping[str, bytes | None], folders: Mapping[str, int]) -> list[str]:
+    def _names_now(self) -> set[str]:
+        return {name for name, number in self._all_folders.items() if number in self._folders}
+
+    def affected(self, records: Mapping[str, bytes | None]) -> list[str]:
         """Those whose edges may change: customers that come with tags, and all customers of a source that has edges.
 
-        folders: their numbers. Nothing else is looked at, so a source without memberships pays for one search in each
-        value.
+        Nothing else is looked at, so where there are no memberships they cost one search in each value.
         """
-        mine = {name for name, number in folders.items() if number in self._folders} if self._folders else frozenset()
+        mine = self._names
         return [
             key
             for key, value in records.items()
@@ -100,7 +105,9 @@ class EdgeIndex:
         """The customer had these tags, and has those now."""
         if had == has:
             return
-        self._folders.add(customer.folder)
+        if customer.folder not in self._folders:
+            self._folders.add(customer.folder)
+            self._names = self._names_now()
         self._hashes[customer.row] = customer.hash
         before, after = set(had), set(has)
         gone = self._edges(customer, [uid for uid in had if uid not in after])
@@ -195,6 +202,8 @@ class EdgeIndex:
         joined = "FROM edges CROSS JOIN state ON state.id = edges.customer WHERE edges.tag = ?"
         count = digest = 0
         for (hashed,) in self._db.execute(f"SELECT state.hash {joined}", (tag.id,)):
+            if type(hashed) is not int:
+                break  # then the count is wrong
             count += 1
             digest ^= hashed
         if (count, digest) != (tag.members, tag.digest):
