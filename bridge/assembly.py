@@ -14,6 +14,8 @@ from pathlib import Path
 
 from bridge import __version__
 from bridge.clock import Clock
+from bridge.commands.command import Kind, Reason
+from bridge.commands.outcome import Result
 from bridge.config import Config, SourceSection
 from bridge.event.catalog import CATALOG
 from bridge.event.envelope import EventBuilder
@@ -32,8 +34,10 @@ from bridge.publish.witness import check_events
 from bridge.runtime.assignment import Assignment, OwnPartition
 from bridge.runtime.lag import watch_lag
 from bridge.runtime.membership import Member
+from bridge.runtime.memberships import MembershipSource
 from bridge.runtime.reading import ReadingPlan, SourceReader
 from bridge.runtime.report import process_status, proved_until
+from bridge.runtime.rounds import RoundsPlan
 from bridge.runtime.shard import Shard, ShardPorts
 from bridge.runtime.supervisor import Endpoint, LifePorts, Supervisor
 from bridge.runtime.tasks import first_leaf
@@ -51,10 +55,21 @@ CACHE_AGE_S_MAX = 3 * 86_400.0
 CACHES_KIB_MAX = 32 * 1024
 """Memory for pages of all caches together: a process with many busy shards must not take many times that of one."""
 
-ENDPOINTS = frozenset({"token", "tags.list", "customers.list", "customers.read"})
+ENDPOINTS = frozenset(
+    {
+        "token",
+        "tags.list",
+        "users.list",
+        "customers.list",
+        "customers.read",
+        "customers.tags",
+        "members.list",
+        "members.count",
+    }
+)
 """Templates of the calls that are made."""
 
-DEADLETTER_REASONS = frozenset({"malformed", "too_large", "unknown_kind"})
+DEADLETTER_REASONS = frozenset({"malformed", "too_large"}) | frozenset(Reason)
 
 log = get_logger(__name__)
 
@@ -109,6 +124,11 @@ def build_source(
     """The provider's side of one source. The caller closes it, and the connections that it shares with others."""
     settings = section.dintero()
     return dintero.build(settings, HttpTransport(settings.base_url, connections), clock, observer)
+
+
+def build_reader(config: Config, section: SourceSection, source: dintero.DinteroSource, clock: Clock) -> SourceReader:
+    """What `run` would read of one source and how it would publish it, outside of any process that does."""
+    return _reader(config, section, source, clock, Metrics(clock, _vocabulary(config), __version__))
 
 
 def build(config: Config, clock: Clock) -> Bridge:
@@ -262,15 +282,30 @@ class SourceMetrics:
 def _reader(
     config: Config, section: SourceSection, source: dintero.DinteroSource, clock: Clock, metrics: Metrics
 ) -> SourceReader:
-    plans = {name: ReadingPlan(section.poll_interval_s(name), section.sweep_interval) for name in section.collections}
+    limit = section.delete_limit.limit()
+    plans = {
+        name: ReadingPlan(
+            section.poll_interval_s(name),
+            section.sweep_interval,
+            limit,
+            poll_interval_s_max=section.poll_interval_s_max(name),
+        )
+        for name in section.collections
+    }
+    memberships = None
+    if Collection.MEMBERSHIPS in section.collections:
+        poll_interval_s = section.poll_interval_s(Collection.MEMBERSHIPS)
+        rounds = RoundsPlan(poll_interval_s, section.sweep_interval, section.request_budget)
+        memberships = MembershipSource(source.memberships, rounds)
     return SourceReader(
         account=account_of(section),
         builder=EventBuilder(account_of(section), config.bridge.content_mode),
-        feeds=[source.feeds[Collection(name)] for name in section.collections],
+        feeds=[source.feeds[name] for name in section.collections if name in source.feeds],
         plans=plans,
         silent_snapshot=section.snapshot == "silent",
         clock=clock,
         metrics=metrics,
+        memberships=memberships,
     )
 
 
@@ -279,5 +314,7 @@ def _vocabulary(config: Config) -> Vocabulary:
         sources=frozenset(section.id for section in config.sources),
         endpoints=ENDPOINTS,
         event_types=frozenset(kind.type for kind in CATALOG),
-        reasons=DEADLETTER_REASONS,
+        reasons=frozenset(map(str, DEADLETTER_REASONS)),
+        kinds=frozenset(map(str, Kind)),
+        outcomes=frozenset(map(str, Result)),
     )

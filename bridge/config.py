@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from bridge.detect.scan import DeleteLimit
 from bridge.errors import ConfigurationError
 from bridge.event.envelope import ContentMode
 from bridge.model import SOURCE_ID, Collection
@@ -33,7 +34,7 @@ from bridge.observability.probes import parse_listen
 from bridge.publish.settings import KafkaSettings
 from bridge.runtime.reading import SWEEP_INTERVAL_S
 from bridge.source.dintero import API as DINTERO_API
-from bridge.source.dintero import DinteroSettings
+from bridge.source.dintero import SNAPSHOT_PARALLELISM_MAX, DinteroSettings
 
 SECRET_FILE_BYTES_MAX = 64 * 1024
 """A secret is a line, not a disk image."""
@@ -44,9 +45,13 @@ SHARDS_MAX = 1024
 SECONDS_MAX = 366 * 86_400.0
 """Of any duration; a longer one is a slip."""
 
+POLL_INTERVAL = (5.0, 5.0)
+"""Shortest and longest, in seconds, where the file says nothing."""
+
 _COLLECTIONS = ", ".join(Collection)
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|m|h|d)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)\s*%", re.ASCII)
 _RATE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s*/\s*(s|m)", re.ASCII)
 
 
@@ -76,19 +81,52 @@ def _seconds(value: object) -> float:
 def _interval(value: object) -> object:
     """Checked here and not by the types, because a union of two complains about both."""
     if not isinstance(value, dict):
-        seconds = _seconds(value)
-        if seconds == 0.0:
-            raise ValueError("an interval is longer than 0s")
-        return seconds
+        return _bounds(value)
     unknown = set(value) - set(Collection)
     if unknown:
         raise ValueError(f"knows no collection {', '.join(map(repr, sorted(unknown)))}; there are {_COLLECTIONS}")
-    return {name: _interval(part) for name, part in value.items()}
+    return {name: _bounds(part) for name, part in value.items()}
+
+
+def _bounds(value: object) -> tuple[float, float]:
+    """Shortest and longest of `"1s..30s"`; both the same of `"5s"`."""
+    if isinstance(value, str) and ".." in value:
+        shortest, longest = map(_seconds, value.split("..", 1))
+    else:
+        shortest = longest = _seconds(value)
+    if shortest == 0.0:
+        raise ValueError("an interval is longer than 0s")
+    if shortest > longest:
+        raise ValueError('a range begins with the shorter interval, such as "1s..30s"')
+    return shortest, longest
+
+
+def parse_share(value: object) -> float:
+    """0.05 of `"5%"`; ValueError otherwise."""
+    match = _SHARE.fullmatch(value) if isinstance(value, str) else None
+    if match is None or float(match[1]) > 100:
+        raise ValueError('a share is a percentage, such as "5%" or "0.5%"')
+    return float(match[1]) / 100
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
-Interval = Annotated[float | dict[Collection, float], BeforeValidator(_interval)]
+Bounds = tuple[float, float]
+Interval = Annotated[Bounds | dict[Collection, Bounds], BeforeValidator(_interval)]
 PerSecond = Annotated[float, BeforeValidator(lambda value: value if isinstance(value, float) else parse_rate(value))]
+Share = Annotated[float, BeforeValidator(parse_share)]
+
+
+class DeleteLimitSection(BaseModel):
+    """`delete_limit`: more deletions at once than **both** are held until a person approves them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    share: Share = DeleteLimit().share
+    documents: int = Field(DeleteLimit().documents, ge=0, le=1_000_000_000)
+
+    def limit(self) -> DeleteLimit:
+        """As the runtime takes it."""
+        return DeleteLimit(self.share, self.documents)
 
 
 class _Section(BaseModel):
@@ -126,28 +164,34 @@ class SourceSection(_Section):
     id: str
     provider: Literal["dintero"]
     account: str
+    owner: str | None = None
     client_id: str = Field(min_length=1)
     client_secret: SecretStr = Field(min_length=1)
     base_url: str | None = Field(None, pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$")  # None: the provider's own
     collections: list[Collection] = Field([Collection.CUSTOMERS, Collection.TAGS], min_length=1)
-    poll_interval: Interval = 5.0
+    poll_interval: Interval = POLL_INTERVAL
     sweep_interval: Seconds = SWEEP_INTERVAL_S
     poll_overlap: Seconds = 10.0
     request_budget: PerSecond = 10.0
+    delete_limit: DeleteLimitSection = DeleteLimitSection()
     snapshot: Literal["events", "silent"] = "events"
     cursor_kind: Literal["id", "customer_id"] = "id"
+    snapshot_parallelism: int = Field(4, ge=1, le=SNAPSHOT_PARALLELISM_MAX)
 
     def dintero(self) -> DinteroSettings:
         """The settings of the provider's client. Raises `ValidationError` for what only the provider knows."""
         return DinteroSettings(
             source=self.id,
+            collections=frozenset(self.collections),
             account=self.account,
+            owner=self.owner,
             client_id=self.client_id,
             client_secret=self.client_secret,
             base_url=self.base_url or DINTERO_API,
             request_rate=self.request_budget,
             poll_overlap_s=self.poll_overlap,
             cursor_kind=self.cursor_kind,
+            snapshot_parallelism=self.snapshot_parallelism,
         )
 
     @model_validator(mode="after")
@@ -161,15 +205,25 @@ class SourceSection(_Section):
             raise ValueError("; ".join(problems)) from None
         if len(set(self.collections)) != len(self.collections):
             raise ValueError("collections names one twice")
-        unread = set(self.collections) - {Collection.CUSTOMERS, Collection.TAGS}
+        ends = {Collection.CUSTOMERS, Collection.TAGS}
+        if Collection.MEMBERSHIPS in self.collections and (missing := ends - set(self.collections)):
+            raise ValueError(f"collections: memberships need {' and '.join(sorted(missing))} as well")
+        unread = set(self.collections) - {*ends, Collection.MEMBERSHIPS, Collection.USERS}
         if unread:
             raise ValueError(f"collections: {', '.join(sorted(unread))} cannot be read by this release")
         return self
 
     def poll_interval_s(self, collection: Collection) -> float:
-        """Seconds between two polls of a collection."""
+        """Seconds between two polls of a collection while it changes."""
+        return self._poll_bounds(collection)[0]
+
+    def poll_interval_s_max(self, collection: Collection) -> float:
+        """The same after a long time without a change."""
+        return self._poll_bounds(collection)[1]
+
+    def _poll_bounds(self, collection: Collection) -> Bounds:
         if isinstance(self.poll_interval, dict):
-            return self.poll_interval.get(collection, 5.0)
+            return self.poll_interval.get(collection, POLL_INTERVAL)
         return self.poll_interval
 
 
@@ -273,6 +327,8 @@ def _fields_at(place: tuple[str | int, ...]) -> Iterator[str]:
         "sources": SourceSection,
     }
     model = sections.get(str(place[0]), Config) if place else Config
+    if place and place[-1] == "delete_limit":
+        model = DeleteLimitSection
     yield from model.model_fields
 
 

@@ -15,8 +15,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from bridge.sandbox.kafka import KafkaSettings, LocalKafka
+
+# How long an example takes is a matter of the machine and of what else runs on it.
+settings.register_profile("bridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("bridge")
 
 KAFKA_FIXTURES = {"kafka", "own_kafka"}
 

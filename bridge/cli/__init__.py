@@ -27,7 +27,7 @@ def main(context: click.Context, debug: bool) -> None:
 
 def _register() -> None:
     """Import late: a command's libraries load only when the executable runs."""
-    from bridge.cli import demo, sandbox, schema, service, state, tail, topics, verify  # noqa: PLC0415
+    from bridge.cli import demo, plan, sandbox, schema, service, signals, state, tail, topics, verify  # noqa: PLC0415
 
     for command in (
         demo.demo,
@@ -37,6 +37,8 @@ def _register() -> None:
         tail.tail,
         state.state,
         verify.verify,
+        plan.plan,
+        *signals.COMMANDS,
         sandbox.kafka,
         sandbox.sandbox,
         schema.schema,

@@ -9,6 +9,7 @@ import click
 import orjson
 
 from bridge.cli.errors import EXIT_FAILED
+from bridge.commands.schema import schemas
 from bridge.errors import ConfigurationError, EnvironmentUnavailable
 from bridge.event import schema as contract
 
@@ -18,7 +19,7 @@ EXISTING = click.Path(file_okay=False, exists=True, path_type=Path)
 
 @click.group(epilog="Example:  bridge schema diff released/schemas schemas")
 def schema() -> None:
-    """The JSON Schemas of every event and document."""
+    """The JSON Schemas of every event and document, and of the records around them."""
 
 
 @schema.command(epilog="Example:  bridge schema export schemas")
@@ -28,9 +29,9 @@ def export(folder: Path, check: bool) -> None:
     """Write every schema into DIR and remove those of types that no longer exist."""
     try:
         if not check:
-            click.echo(f"{len(contract.export(folder))} schemas in {folder}")
+            click.echo(f"{len(contract.export(folder, schemas()))} schemas in {folder}")
             return
-        stale = contract.stale(folder)
+        stale = contract.stale(folder, schemas())
     except OSError as error:
         raise EnvironmentUnavailable(f"{error.filename or folder}: {error.strerror}") from error
     if not stale:

@@ -17,10 +17,11 @@ from bridge.cli.service import configure_logs
 from bridge.clock import SystemClock
 from bridge.config import Config, load
 from bridge.errors import BridgeError, ConfigurationError
-from bridge.model import Collection, iso, split_key
+from bridge.model import Collection, iso, key_of, split_key
 from bridge.publish.partitioner import partition_of
 from bridge.publish.reading import Message, PartitionReader
-from bridge.store.record import decode_record
+from bridge.runtime.suspects import Stage, Suspect, decode_suspect
+from bridge.store.record import SUSPECTS, decode_record
 from bridge.verify.reading import Tail
 from bridge.verify.verdict import printable
 
@@ -65,10 +66,14 @@ def get(options: _StateOptions, key: str) -> None:
 @state.command("list", epilog="Example:  bridge state -c bridge.toml list --source acme --collection tags")
 @click.option("--source", help="Only this source.")
 @click.option("--collection", type=click.Choice(_COLLECTIONS), help="Only this collection.")
+@click.option("--held", is_flag=True, help="Only documents whose deletion waits for `bridge approve`.")
 @JSON
 @click.pass_obj
-def list_(options: _StateOptions, source: str | None, collection: str | None, as_json: bool) -> None:
+def list_(options: _StateOptions, source: str | None, collection: str | None, held: bool, as_json: bool) -> None:
     """List the keys with number and time of their last event."""
+    if held:
+        _list_held(options.config(), source, collection, as_json)
+        return
     rows: dict[str, tuple[int, int, bool]] = {}
 
     def take(message: Message) -> None:
@@ -88,6 +93,31 @@ def list_(options: _StateOptions, source: str | None, collection: str | None, as
         else:
             when = iso(version) if version else "-"
             click.echo(f"{printable(key)}  {sequence}  {when}{'  refused' if refused else ''}")
+
+
+def _list_held(config: Config, source: str | None, collection: str | None, as_json: bool) -> None:
+    """Key, since when it is held, and when the provider says that it was deleted."""
+    rows: dict[str, Suspect] = {}
+
+    def take(message: Message) -> None:
+        key = (message.key or b"").decode(errors="replace")
+        its_source, kind, name = [*key.split("/", 2), "", ""][:3]
+        its_collection, _, uid = name.partition("/")
+        if kind != SUSPECTS or source not in (None, its_source) or collection not in (None, its_collection):
+            return
+        rows.pop(key_of(its_source, its_collection, uid), None)
+        if message.value is not None:
+            rows[key_of(its_source, its_collection, uid)] = decode_suspect(message.value)
+
+    run_async(_scan(config, source, take))
+    for key, suspect in sorted(rows.items()):
+        if suspect.stage is not Stage.HELD:
+            continue
+        since, at = iso(int(suspect.since) * 1_000_000), iso(suspect.at) if suspect.at else None
+        if as_json:
+            click.echo(safe_json({"key": key, "held_since": since, "deleted_at": at}))
+        else:
+            click.echo(f"{printable(key)}  held since {since}  {f'deleted {at}' if at else 'absent'}")
 
 
 @state.command(epilog="Example:  bridge state -c bridge.toml export > state.jsonl")

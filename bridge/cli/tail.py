@@ -125,6 +125,8 @@ def _line(message: Message, event: SeenEvent, *, values: bool) -> str:
     key = printable(f"{event.source}/{event.uid}")
     pointers = event.data.get("changed")
     what = "  ".join(_change(event, str(pointer), values) for pointer in pointers or ())
+    if isinstance(tag := event.data.get("tag"), dict):
+        what += f"  {printable(str(tag.get('uid')))}"  # not its name: that may say something about a person
     return f"{when}  {name:<18} {key}  #{event.sequence}  {what}".rstrip()
 
 

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import difflib
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import Progress, TaskID
 
 from bridge import assembly
 from bridge.cli.errors import EXIT_FAILED
 from bridge.cli.loop import run_async
-from bridge.cli.output import JSON, safe_json
+from bridge.cli.output import JSON, progress_on, safe_json
 from bridge.cli.service import CONFIG, SilentObserver, configure_logs
 from bridge.clock import Clock, SystemClock
 from bridge.config import Config, SourceSection, load
 from bridge.errors import ConfigurationError
+from bridge.model import Collection
+from bridge.verify.memberships import compare_memberships
 from bridge.verify.online import KafkaStateView, compare
 from bridge.verify.reading import WAIT_S
 from bridge.verify.reading import verify as verify_kafka
@@ -68,7 +67,7 @@ async def prove(
     sections = [section for section in config.sources if source in (None, section.id)]
     if source is not None and not sections and online:
         raise _unknown_source(config, source)
-    with _progress(Console(stderr=True)) as progress:
+    with progress_on(Console(stderr=True), "verify") as progress:
         plan = assembly.topic_plan(config)
         verdicts = [await verify_kafka(config.kafka, plan, clock, progress, source=source, wait_s=wait_s)]
         if source is not None and not sections and not verdicts[0].figures["sources"]:
@@ -89,11 +88,15 @@ async def _compare(
 ) -> list[Verdict]:
     """One source against its provider."""
     source = assembly.build_source(section, clock, SilentObserver())
-    plan = assembly.topic_plan(config)
     try:
         verdicts = []
         for collection in section.collections:
-            view = partial(KafkaStateView, config.kafka, plan, section.id, collection, clock)
+            if collection is Collection.MEMBERSHIPS:
+                look = partial(_view, config, section.id, clock)
+                reader = source.memberships
+                verdicts.append(await compare_memberships(section.id, reader, look, clock, progress, wait_s=wait_s))
+                continue
+            view = partial(_view, config, section.id, clock, collection)
             feed = source.feeds[collection]
             verdicts.append(await compare(section.id, feed, view, clock, progress, wait_s=wait_s))
         return verdicts
@@ -101,30 +104,16 @@ async def _compare(
         await source.close()
 
 
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Bars on a terminal; elsewhere a line per finished stage that took a while."""
-    if console.is_terminal:
-        with Progress(console=console, transient=True) as bars:
-            tasks: dict[str, TaskID] = {}
+def chosen(config: Config, source: str | None) -> list[SourceSection]:
+    """The configured sources, or the one that is named. Raises `ConfigurationError` when there is none of that name."""
+    sections = [section for section in config.sources if source in (None, section.id)]
+    if source is not None and not sections:
+        raise _unknown_source(config, source)
+    return sections
 
-            def move(stage: str, done: int, total: int) -> None:
-                task = tasks.get(stage)
-                if task is None:
-                    task = tasks[stage] = bars.add_task(stage, total=total)
-                bars.update(task, completed=done, total=max(total, 1))
 
-            yield move
-        return
-    last = time.monotonic()
-
-    def tell(stage: str, done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= 5.0:
-            last = time.monotonic()
-            console.print(f"verify: {stage} {done:,} of {total:,}", highlight=False)
-
-    yield tell
+def _view(config: Config, source: str, clock: Clock, collection: Collection) -> KafkaStateView:
+    return KafkaStateView(config.kafka, assembly.topic_plan(config), source, collection, clock)
 
 
 def _unknown_source(config: Config, source: str) -> ConfigurationError:

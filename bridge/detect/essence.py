@@ -2,17 +2,25 @@
 
 Two bodies with equal essence are the same document; the one that is known stays. Left out are values that move by
 themselves: the provider's change time, and the trail that Dintero writes into a customer at each rename (the rename
-itself is seen in `customer_id`). E-mail addresses compare without case, as providers compare them. Sets arrive in
-canonical order from the source, so lists compare by position here. The projection has a number
+itself is seen in `customer_id`). A customer's tags are left out too: each edge that moves is an event of its own
+(`detect.edges`). E-mail addresses compare without case, as providers compare them. Sets arrive in canonical order from
+the source, so lists compare by position here. The projection has a number
 (`store.record.ESSENCE`); raise it together with any change below.
 """
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
+import orjson
+
 from bridge.model import Body
 
-VOLATILE = frozenset({"updated_at"})
-"""Top-level fields that never make a change."""
+DIGEST_BYTES = 16
+"""That two essences of one document share a digest is less likely than any other fault."""
+
+VOLATILE = frozenset({"updated_at", "tags"})
+"""Top-level fields that never make a change of the document. (`tags` made none before either: no document had it.)"""
 
 EXTRA_VOLATILE = frozenset({"customer_id_changes"})
 """Fields of `extra` that never make a change: evidence of renames, shown but not compared."""
@@ -36,3 +44,8 @@ def essence(body: Body) -> Body:
         if isinstance(value, str):
             result[name] = value.lower()
     return result
+
+
+def essence_digest(body: Body) -> str:
+    """For comparing with an essence of which nothing else is kept."""
+    return blake2b(orjson.dumps(essence(body), option=orjson.OPT_SORT_KEYS), digest_size=DIGEST_BYTES).hexdigest()

@@ -7,8 +7,12 @@ a late one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+
+BUCKETS = 256
+"""Pieces in which uids are compared: sets of one piece only are ever made, 4,000 numbers of a million uids."""
 
 
 class DeleteLimit(NamedTuple):
@@ -22,6 +26,32 @@ class DeleteLimit(NamedTuple):
         return suspects > self.documents and suspects > self.share * known
 
 
-def suspects(known: Iterable[str], seen: Iterable[str]) -> list[str]:
-    """The known uids that a complete reading did not show, sorted."""
-    return sorted(set(known).difference(seen))
+class Uids:
+    """A great many uids in eight bytes each: their hashes, which differ from process to process.
+
+    That two uids of a million share one is less likely than one in ten million.
+    """
+
+    def __init__(self, uids: Iterable[str] = ()) -> None:
+        self._buckets = [array("q") for _ in range(BUCKETS)]
+        self.add(uids)
+
+    def add(self, uids: Iterable[str]) -> None:
+        """Put them in; the same one may come again and again."""
+        buckets = self._buckets
+        for hashed in map(hash, uids):
+            buckets[hashed % BUCKETS].append(hashed)
+
+    def minus(self, others: Uids) -> Iterator[set[int]]:
+        """What is in here and not in there, piece by piece, as hashes."""
+        for mine, theirs in zip(self._buckets, others._buckets, strict=True):
+            yield set(mine).difference(theirs)
+
+    def having(self, uids: Iterable[str]) -> Iterator[set[str]]:
+        """Which of these are in here, piece by piece."""
+        wanted: dict[int, list[str]] = {}
+        for uid in uids:
+            wanted.setdefault(hash(uid) % BUCKETS, []).append(uid)
+        for bucket, some in wanted.items():
+            known = set(self._buckets[bucket])
+            yield {uid for uid in some if hash(uid) in known}

@@ -43,6 +43,7 @@ def _declare(noun: str, collection: Collection) -> dict[str, EventType]:
 _BY_COLLECTION: dict[Collection, dict[str, EventType]] = {
     Collection.CUSTOMERS: _declare("customer", Collection.CUSTOMERS),
     Collection.TAGS: _declare("tag", Collection.TAGS),
+    Collection.USERS: _declare("user", Collection.USERS),
 }
 
 RENAMED = EventType(
@@ -51,10 +52,20 @@ RENAMED = EventType(
     "the customer_id changed, the uid did not; fields that changed with it are in the same event",
 )
 
+TAGGED = EventType("customer.tagged", Collection.CUSTOMERS, "the customer got a tag; nothing else changed with it")
+UNTAGGED = EventType(
+    "customer.untagged",
+    Collection.CUSTOMERS,
+    "the customer lost a tag; a deleted customer takes its tags with it unsaid",
+)
+
 CATALOG: tuple[EventType, ...] = (
     *_BY_COLLECTION[Collection.CUSTOMERS].values(),
     RENAMED,
+    TAGGED,
+    UNTAGGED,
     *_BY_COLLECTION[Collection.TAGS].values(),
+    *_BY_COLLECTION[Collection.USERS].values(),
 )
 """Every event type that this release publishes."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from bridge.event.catalog import RENAMED, EventType
+from bridge.event.catalog import RENAMED, TAGGED, UNTAGGED, EventType
 from bridge.model import Collection
 
 JsonObject = dict[str, Any]
@@ -62,6 +62,28 @@ class Tag(_Shape):
     extra: JsonObject | None = None
 
 
+class User(_Shape):
+    """A person with access to the provider's account, in our words."""
+
+    uid: str = Field(description="the provider's immutable id")
+    email: str | None = Field(None, description="compared without case")
+    name: str | None = None
+    status: str | None = None
+    roles: list[JsonObject] | None = Field(None, description="a set, sorted by id; each with its scope, sorted")
+    scope: list[str] | None = Field(None, description="what the user may do; a set, sorted")
+    authentication_type: str | None = None
+    created_at: str | None = Field(None, description="RFC 3339, UTC")
+    updated_at: str | None = Field(None, description="RFC 3339, UTC; as of the last event, not compared")
+    extra: JsonObject | None = Field(None, description="what only this provider has, under its own names")
+
+
+class TagShape(_Shape):
+    """The tag of a membership that moved."""
+
+    uid: str = Field(description="the tag's uid, as in `tags` of the customer")
+    name: str = Field(description="its name when the event was made; its uid when the name is not known any more")
+
+
 class CauseShape(_Shape):
     """Why the event was detected."""
 
@@ -94,6 +116,7 @@ class EventData(_Shape):
 DOCUMENTS: dict[Collection, type[BaseModel]] = {
     Collection.CUSTOMERS: Customer,
     Collection.TAGS: Tag,
+    Collection.USERS: User,
 }
 """The document type of each collection that is read."""
 
@@ -112,6 +135,12 @@ def payload_model(kind: EventType) -> type[BaseModel]:
             Field(alias="from", description="the old customer_id"),
         )
         fields["to"] = (str | None, Field(description="the new customer_id"))
+        fields["extra"] = (
+            JsonObject | None,
+            Field(None, description="customer_id_changes: the provider's own records of the steps between, if any"),
+        )
+    if kind in (TAGGED, UNTAGGED):
+        fields["tag"] = (TagShape, Field(description="the tag that was got or lost"))
     title = "".join(part.capitalize() for part in kind.name.split("."))
     return create_model(
         title,

@@ -15,7 +15,7 @@ import orjson
 
 from bridge.detect.diff import Change
 from bridge.event.catalog import CATALOG, RENAMED, EventType
-from bridge.model import Account, Cause, iso
+from bridge.model import Account, Body, Cause, iso
 
 ID_BYTES = 16
 """128 bits of BLAKE2b: no two events of a bridge's life share an id."""
@@ -38,6 +38,13 @@ class Position(NamedTuple):
     sequence: int
     prior: int
     life: int
+
+
+class TagName(NamedTuple):
+    """The tag of a membership that moved; `name` may change, `uid` never does."""
+
+    uid: str
+    name: str
 
 
 class Event(NamedTuple):
@@ -90,11 +97,12 @@ class EventBuilder:
         detected_at: int,
         before_json: bytes | None,
         after_json: bytes | None,
+        tag: TagName | None = None,
     ) -> Event:
         """The event of `change`.
 
-        changed_at, detected_at: microseconds since 1970; `before_json` and `after_json` are the bodies of the
-        change, serialised with sorted keys.
+        tag: of a membership that moved. changed_at, detected_at: microseconds since 1970; `before_json` and
+        `after_json` are the bodies of the change, serialised with sorted keys.
         """
         account = self.account
         key = self._prefix + uid
@@ -118,6 +126,10 @@ class EventBuilder:
         if kind is RENAMED and change.before is not None and change.after is not None:
             data["from"] = change.before.get("customer_id")
             data["to"] = change.after.get("customer_id")
+            if steps := _steps(change.before, change.after):
+                data["extra"] = {"customer_id_changes": steps}
+        if tag is not None:
+            data["tag"] = tag._asdict()
         identity = event_id(key, kind.type, at, after_json)
         if self._structured:
             return self._in_structured_mode(kind, uid, key, at, identity, changed_at, data)
@@ -174,6 +186,12 @@ class EventBuilder:
         }
         headers = [("content-type", b"application/cloudevents+json; charset=UTF-8")]
         return Event(kind, key.encode(), orjson.dumps(value), headers, changed_at)
+
+
+def _steps(before: Body, after: Body) -> list[Any]:
+    """The provider's own records of the renames since, oldest first: they explain a chain. `Any`: as it wrote them."""
+    known = (before.get("extra") or {}).get("customer_id_changes", ())
+    return [step for step in (after.get("extra") or {}).get("customer_id_changes", ()) if step not in known]
 
 
 def event_id(key: str, type_name: str, at: Position, after_json: bytes | None) -> str:

@@ -16,9 +16,10 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from bridge.event.catalog import CATALOG
 from bridge.event.documents import DOCUMENTS, payload_model
+from bridge.event.progress import Progress
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_NOUNS = {"customers": "customer", "tags": "tag"}
+_NOUNS = {"customers": "customer", "tags": "tag", "users": "user"}
 
 JsonSchema = dict[str, Any]
 """A JSON Schema document; `Any` because schemas are recursive JSON."""
@@ -29,16 +30,16 @@ def schemas() -> dict[str, JsonSchema]:
     files: dict[str, JsonSchema] = {}
     for collection, model in DOCUMENTS.items():
         noun = _NOUNS[collection]
-        files[f"document.{noun}.v1.json"] = _schema(model, f"urn:bridge:schema:document.{noun}:v1")
+        files[f"document.{noun}.v1.json"] = schema_of(model, f"urn:bridge:schema:document.{noun}:v1")
     for kind in CATALOG:
-        files[f"{kind.name}.v1.json"] = _schema(payload_model(kind), kind.schema_id)
+        files[f"{kind.name}.v1.json"] = schema_of(payload_model(kind), kind.schema_id)
+    files["progress.v1.json"] = schema_of(Progress, "urn:bridge:schema:progress:v1")
     return files
 
 
-def export(folder: Path) -> list[Path]:
-    """Write every schema into `folder` and remove files of types that no longer exist; the paths written."""
+def export(folder: Path, files: Mapping[str, JsonSchema]) -> list[Path]:
+    """Write these schemas into `folder` and remove files of types that no longer exist; the paths written."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = schemas()
     for old in folder.glob("*.json"):
         if old.name not in files:
             old.unlink()
@@ -47,9 +48,8 @@ def export(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(files)]
 
 
-def stale(folder: Path) -> list[str]:
+def stale(folder: Path, files: Mapping[str, JsonSchema]) -> list[str]:
     """Names of files that are missing, superfluous or different from what the models say."""
-    files = schemas()
     present = {path.name: path.read_bytes() for path in folder.glob("*.json")}
     wanted = {name: _bytes(schema) for name, schema in files.items()}
     return sorted(name for name in present.keys() | wanted.keys() if present.get(name) != wanted.get(name))
@@ -120,7 +120,8 @@ class _Generator(GenerateJsonSchema):
     schema_dialect = DIALECT
 
 
-def _schema(model: type[BaseModel], schema_id: str) -> JsonSchema:
+def schema_of(model: type[BaseModel], schema_id: str) -> JsonSchema:
+    """The schema of one model."""
     schema = model.model_json_schema(by_alias=True, schema_generator=_Generator)
     return {"$schema": DIALECT, "$id": schema_id, **schema}
 

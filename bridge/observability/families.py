@@ -24,16 +24,18 @@ class Vocabulary:
     """All values that a label may take, declared by whoever knows them: configuration, providers, catalogue.
 
     endpoints: templates, `GET /accounts/{account}/customers`; never a filled-in path.
-    event_types: CloudEvents types. reasons: why a dead letter was written.
+    event_types: CloudEvents types. reasons: why a dead letter was written. kinds, outcomes: of commands.
     """
 
     sources: frozenset[str]
     endpoints: frozenset[str]
     event_types: frozenset[str]
     reasons: frozenset[str]
+    kinds: frozenset[str] = frozenset()
+    outcomes: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        for value in (*self.sources, *self.endpoints, *self.event_types, *self.reasons):
+        for value in (*self.sources, *self.endpoints, *self.event_types, *self.reasons, *self.kinds, *self.outcomes):
             if not _LABEL_VALUE.fullmatch(value) or "://" in value:
                 raise ValueError(f"not usable as a label value: {value[:100]!r}")
 

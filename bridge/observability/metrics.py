@@ -72,6 +72,8 @@ class Metrics:
             "status": STATUS_CLASSES,
             "result": frozenset(map(str, TransactionResult)),
             "reason": vocabulary.reasons,
+            "kind": vocabulary.kinds,
+            "outcome": vocabulary.outcomes,
         }
         self._registry.register(_Staleness(self))
         self._make_counters()
@@ -171,6 +173,10 @@ class Metrics:
     def deadletter(self, reason: str) -> None:
         self._deadletters.at(reason).inc()
 
+    def command(self, source: str, kind: str, outcome: str) -> None:
+        """One command was answered."""
+        self._commands.at(source, kind, outcome).inc()
+
     # Process
 
     def shards_owned(self, count: int) -> None:
@@ -218,6 +224,7 @@ class Metrics:
             "bridge_api_throttled_seconds_total", "Time requests waited for the budget.", "source"
         )
         self._transactions = counter("bridge_transactions_total", "Kafka transactions.", "result")
+        self._commands = counter("bridge_commands_total", "Commands answered.", "source", "kind", "outcome")
         self._deadletters = counter("bridge_deadletters_total", "Records that could not be processed.", "reason")
 
     def _make_gauges_and_histograms(self) -> None:

@@ -25,6 +25,9 @@ ROWS_MAX = 500
 REFRESH_S = 5
 """The page loads itself again; the default poll interval, so nothing changes faster."""
 
+PAUSED = "paused"
+"""The mode of a collection that a signal has paused."""
+
 _REDACT = Redactor()
 
 
@@ -35,6 +38,7 @@ class CollectionStatus:
     mode: what is being done now: `snapshot`, `poll`, `sweep`, `paused` …
     staleness_s: as the metric; None when this process does not know.
     since: when `last_error` began; None while there is none.
+    held_uids: the first of the deletions that wait for a person.
     """
 
     collection: str
@@ -44,6 +48,7 @@ class CollectionStatus:
     deletions_held: int = 0
     last_error: str | None = None
     since: float | None = None
+    held_uids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +150,13 @@ def to_json(status: ProcessStatus) -> bytes:
             "owned_here": source.owned_here,
             "ready": source.ready,
             "staleness_s": _worst(source),
+            "paused": [redact.text(c.collection) for c in source.collections if c.mode == PAUSED],
             "error": next((redact.text(c.last_error) for c in source.collections if c.last_error), None),
+            "held": {
+                c.collection: {"deletions": c.deletions_held, "uids": list(map(redact.text, c.held_uids))}
+                for c in source.collections
+                if c.deletions_held
+            },
         }
         for source in status.sources
     ]

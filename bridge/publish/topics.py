@@ -21,6 +21,12 @@ from bridge.publish.settings import KafkaSettings, Partitions
 _SECOND_MS = 1000
 _DAY_MS = 24 * 3600 * _SECOND_MS
 
+INBOX_DAYS = 7
+"""How long a command waits for an owner."""
+
+INBOX_SECONDS_MAX = (INBOX_DAYS + 1) * 86_400.0
+"""How long a record of the inbox may be read again: a segment goes as a whole, and takes records for a day."""
+
 TOMBSTONE_DAYS = 7
 """How long a removed key stays visible as a tombstone; a cache that is older has missed removals."""
 
@@ -118,7 +124,7 @@ class TopicPlan:
             Topic(self.users, entities.users, _kept(14), False),
             Topic(self.state, self.shards, _STATE_CONFIG, True),
             Topic(self.progress, 1, {"cleanup.policy": "compact"}, False),
-            Topic(self.inbox, self.shards, _kept(7), True),
+            Topic(self.inbox, self.shards, {**_kept(INBOX_DAYS), "segment.ms": str(_DAY_MS)}, True),
             Topic(self.outcomes, entities.outcomes, _kept(14), False),
             Topic(self.deadletters, 1, _kept(30), False),
         )

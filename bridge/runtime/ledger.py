@@ -35,6 +35,14 @@ class Published(NamedTuple):
     path: Path
 
 
+class Answer(NamedTuple):
+    """What the metrics tell outcomes of commands by, counted only after their commit."""
+
+    source: str
+    kind: str
+    outcome: str
+
+
 @dataclass(slots=True)
 class Batch:
     """The content of one transaction, and what becomes true with it."""
@@ -45,6 +53,7 @@ class Batch:
     inbox_offset: int | None = None
     events: dict[Published, list[int]] = field(default_factory=dict)
     deadletters: list[str] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
     caught_up: dict[tuple[str, Collection], float] = field(default_factory=dict)
     documents: dict[tuple[str, Collection], int] = field(default_factory=dict)
     bytes: int = 0

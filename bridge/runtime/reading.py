@@ -1,4 +1,4 @@
-"""Reading: the loop of one feed: page → confirm suspects → step → a sweep's pages → wait until it is due again.
+"""Reading: the loop of one feed: page → step → what is gone → a sweep's pages → wait until it is due again.
 
 One task per feed, owned by its shard's task group and ended by cancellation, which is safe at every await: a page
 that was not written into the ledger is simply read again. Provider trouble stays in here as back-off and status;
@@ -8,63 +8,50 @@ what Kafka does to the shard ends the task from outside.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
 
 from bridge.clock import Clock
-from bridge.detect.scan import DeleteLimit, suspects
-from bridge.errors import AccessDenied, CursorRejected, Malformed, RequestRefused, SourceError
+from bridge.detect.scan import DeleteLimit
+from bridge.errors import CursorRejected, SourceError
 from bridge.event.envelope import EventBuilder
-from bridge.model import Account, Collection, Document, Path
-from bridge.observability.logs import Throttle, get_logger
+from bridge.model import Account, Collection, Path
+from bridge.observability.logs import get_logger
 from bridge.observability.metrics import Metrics
 from bridge.publish.topics import TopicPlan
 from bridge.runtime.ahead import Ahead
+from bridge.runtime.bulletin import Bulletin
 from bridge.runtime.ledger import Ledger
-from bridge.runtime.parking import FORESEEN, Parking, Surprises
-from bridge.runtime.schedule import ACCESS_PROBE_S, Backoff, wait_s
-from bridge.runtime.step import SourceStep, StepLimits
+from bridge.runtime.loop import SourceLoop
+from bridge.runtime.memberships import Memberships, MembershipSource
+from bridge.runtime.parking import Parking
+from bridge.runtime.removal import Removal
+from bridge.runtime.schedule import Backoff, Pace, wait_s
+from bridge.runtime.step import SourceStep, StepLimits, StepResult
 from bridge.runtime.sweep import Sweep, joined, parted
-from bridge.source.feed import Cursor, Feed, Page
+from bridge.source.feed import Cursor, Feed, Page, without_etag
 
 SWEEP_INTERVAL_S = 6 * 3600.0
 """What polling cannot see is found within a quarter of a day; a million customers take 10,000 requests each time."""
-
-SAY_AGAIN_S = 30.0
-"""Between two log lines about the same thing of the same feed."""
-
-Answer = TypeVar("Answer")
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadingPlan:
-    """How a feed is read: seconds between the starts of two polls or sweeps, and what needs a person's word."""
+    """How a feed is read: seconds between the starts of two polls or sweeps, and what needs a person's word.
+
+    poll_interval_s_max: how far the time between two polls grows while nothing changes; not at all by default.
+    """
 
     poll_interval_s: float
     sweep_interval_s: float = SWEEP_INTERVAL_S
     delete_limit: DeleteLimit = field(default_factory=DeleteLimit)
+    poll_interval_s_max: float = 0.0
 
 
-@dataclass(slots=True)
-class ReadingStatus:
-    """What the status page and `/ready` show of one feed; written by the loop, read by anybody."""
-
-    mode: str = "waiting"
-    caught_up: bool = False
-    last_error: str | None = None
-    failing_since: float | None = None
-    held: frozenset[str] = field(default_factory=frozenset)
-
-
-class Unforeseen(Malformed):
-    """Something that no code was written for."""
-
-
-class Reading:
+class Reading(SourceLoop):
     """The loop of one feed during one opening of its shard."""
 
     def __init__(
@@ -78,46 +65,58 @@ class Reading:
         metrics: Metrics,
         parking: Parking,
         spread: Callable[[], float] = random.random,
+        bulletin: Bulletin | None = None,
     ) -> None:
-        """`spread`: a number in [0, 1) that keeps feeds from coming back in step."""
-        self._source = source
+        """`spread`: a number in [0, 1) that keeps feeds from coming back in step. bulletin: who else is told."""
+        super().__init__(source, feed.collection, ledger, clock, metrics, parking, spread)
         self._feed = feed
         self._step = step
-        self._ledger = ledger
         self._plan = plan
-        self._clock = clock
-        self._metrics = metrics
-        self._parking = parking
-        self._spread = spread
-        self._throttle = Throttle(SAY_AGAIN_S, clock)
         self._begin_again = False
+        self._stood_back = False
+        self._pace = Pace.between(plan.poll_interval_s, plan.poll_interval_s_max)
+        self._changed = False
         self._sweep_backoff = Backoff()
         self._sweep_not_before = float("-inf")
+        self._removal_backoff = Backoff()
+        self._removal_not_before = float("-inf")
+        self._removal = Removal(feed, step, ledger, plan.delete_limit, clock, metrics, self._asked, spread)
+        self._reached: float | None = None  # what can be claimed as soon as nothing is open
         self._ahead = Ahead()
-        self.status = ReadingStatus()
-
-    @property
-    def collection(self) -> Collection:
-        """What is read."""
-        return self._feed.collection
+        self._bulletin = bulletin or Bulletin()
+        self._tell_held()
 
     @property
     def documents(self) -> int:
         """How many documents are known."""
         return self._step.documents(self._feed.collection)
 
-    async def run(self) -> None:
-        """Read for ever; ends by cancellation only. Errors of the provider never leave.
+    # What signals ask for, beside what every loop does about them.
 
-        A surprise while a page is made true does: the ledger may hold half a page then, so the shard has to end.
-        """
-        try:
-            await self._stand_back()
-            await self._read_for_ever()
-        finally:
-            await self._ahead.stop()
+    def resync(self) -> bool:
+        """See `SourceLoop.resync`."""
+        self._step.begin_again(self.collection)
+        self._sweep_not_before = float("-inf")
+        return super().resync()
+
+    def approve(self) -> int:
+        """See `SourceLoop.approve`. They are read once more before they leave."""
+        count = self._removal.approve()
+        self._tell_held()
+        self._control.call()
+        return count
+
+    async def _break_off(self) -> None:
+        await self._ahead.stop()
+
+    async def _live(self) -> None:
+        """See `SourceLoop`. A surprise while a page is made true leaves: the ledger may hold half a page then."""
+        await self._read_for_ever()
 
     async def _read_for_ever(self) -> None:
+        if not self._stood_back:
+            self._stood_back = True  # also when a person breaks it off
+            await self._stand_back()
         backoff = Backoff()
         while True:
             started = self._clock.monotonic()
@@ -138,8 +137,11 @@ class Reading:
             self._recovered()
             self._metrics.loop_progress(self._source, self._feed.collection)
             if not more:
-                await self._sweep_until(started + self._plan.poll_interval_s)
-                await self._clock.sleep(wait_s(started, self._plan.poll_interval_s, self._clock.monotonic()))
+                self._pace, self._changed = self._pace.changed() if self._changed else self._pace.quiet(), False
+                await self._remove()
+                await self._sweep_until(started + self._pace.interval_s)
+                await self._remove()
+                await self._clock.sleep(wait_s(started, self._pace.interval_s, self._clock.monotonic()))
 
     async def _stand_back(self) -> None:
         """After a life that this feed has ended, let its siblings go on for a while."""
@@ -160,20 +162,51 @@ class Reading:
         self._begin_again = False
         if sweep is None and page.caught_up_to is not None:
             sweep = Sweep(page.caught_up_to)
-        await self._take(replace(page, cursor=joined(page.cursor, sweep)))
+        await self._take(replace(page, cursor=joined(page.cursor, sweep)), Path.POLL)
         return page.more
+
+    async def _remove(self) -> None:
+        """Delete what is gone for sure, and claim what is proved by now."""
+        if self._removal.due and self._clock.monotonic() >= self._removal_not_before:
+            try:
+                events = await self._removal.settle()
+            except SourceError as error:
+                # Polls go on as if nothing had happened; only nothing is claimed meanwhile.
+                self._removal_backoff = self._removal_backoff.failed()
+                delay = self._trouble(error, self._removal_backoff, self._parking.sweeps)
+                self._removal_not_before = self._clock.monotonic() + delay
+                return
+            except Exception as error:
+                self._blame(error, self._parking.sweeps)
+                raise
+            self._removal_backoff = Backoff()
+            self._bulletin.absorbed(self.collection, Path.POLL, StepResult(0, 0, events))
+        self._tell_held()
+        if self._reached is not None and not self._removal.open and not self._removal.refuted:
+            self.status.caught_up = True
+            self._ledger.open.caught_up[self._source, self._feed.collection] = self._reached
+            self._bulletin.proved(self.collection, self._reached)
+            self._ledger.wake()
+        self._reached = None
+
+    def _tell_held(self) -> None:
+        self.status.held, self.status.held_uids = self._removal.held, self._removal.held_uids
 
     async def _sweep_until(self, deadline: float) -> None:
         """Pages of a sweep in the time between two polls; at least one, so that a busy feed is swept too."""
         while self._clock.monotonic() >= self._sweep_not_before:
             cursor, sweep = parted(self._step.cursor(self._feed.collection))
-            if cursor is None or sweep is None or not sweep.due(self._plan.sweep_interval_s, self._clock.wall()):
+            if cursor is None or sweep is None:
+                return
+            missed = sweep.cursor is None and self._step.missed_by(self._feed.collection, sweep.began_at)
+            if not missed and not sweep.due(self._plan.sweep_interval_s, self._clock.wall()):
                 return
             if sweep.cursor is None:
                 begin = self._feed.sweep(cursor)
                 if begin is None:
                     return
                 sweep = Sweep(self._clock.wall(), begin)
+                self._removal.sweep_begins()
             try:
                 complete = await self._sweep_page(cursor, sweep)
             except SourceError as error:
@@ -199,7 +232,8 @@ class Reading:
             sweep = Sweep(sweep.began_at, self._feed.sweep(cursor))
             page = await self._page(sweep.cursor)
         following = sweep._replace(cursor=None if page.complete else page.cursor)
-        await self._take(replace(page, cursor=joined(cursor, following)))
+        # What is known is now what the sweep has shown, no longer what the poll before it did.
+        await self._take(replace(page, cursor=joined(without_etag(cursor), following)), Path.SWEEP)
         return page.complete
 
     async def _page(self, cursor: Cursor | None) -> Page:
@@ -207,27 +241,35 @@ class Reading:
         await self._ledger.wait_room()
         return await self._asked(self._feed.page(cursor, partial(self._step.familiar, self._feed.collection)))
 
-    async def _take(self, page: Page) -> None:
-        """Make the page true."""
+    async def _take(self, page: Page, by: Path) -> None:
+        """Make the page true. by: POLL for polls and the first complete reading, SWEEP for what is read beside them."""
         collection = self._feed.collection
         self.status.mode = page.path
-        confirmed = await self._confirm(page)
-        gone_at = {gone.uid: gone.at for gone in page.gone}
+        absent = await self._removal.look(page, by)
+        if absent or page.gone or self._removal.open or self._removal.refuted:
+            page = replace(page, cursor=without_etag(page.cursor))  # not all that it shows becomes true
         if page.more and page.path is Path.SNAPSHOT and not page.complete:
             # Only these: other pages are compared with what is known, which this page is about to change.
             following, _ = parted(page.cursor)
             if following is not None:
                 await self._ahead.start(following, self._page(following))
-        result = self._step.absorb(collection, page, confirmed, gone_at)
+        self._control.check()
+        self._removal.note(page, by, absent)
+        result = self._step.absorb(collection, page)
+        self._changed = self._changed or result.events > 0
         self._metrics.documents_read(self._source, collection, result.read)
         self._metrics.documents_unchanged(self._source, collection, result.unchanged)
         self._tell_progress(page)
-        # A whole reading that lacked what is there after all may have lacked what nobody knows yet, too.
-        refuted = page.whole and any(confirmed[uid] is not None for uid in confirmed.keys() - gone_at.keys())
-        if page.caught_up_to is not None and not self.status.held and not refuted:
-            self.status.caught_up = True
-            self._ledger.open.caught_up[self._source, collection] = page.caught_up_to
-            self._ledger.wake()
+        if result.rebased and self._throttle.admit("rebased") is not None:
+            log.info(
+                "this release reads documents otherwise, taken over without events",
+                source=self._source,
+                collection=collection,
+                documents=result.rebased,
+            )
+        self._bulletin.absorbed(collection, page.path, result)
+        if page.caught_up_to is not None:
+            self._reached = page.caught_up_to
 
     def _tell_progress(self, page: Page) -> None:
         """A complete reading may take hours; say now and then how far it is."""
@@ -242,116 +284,13 @@ class Reading:
                 documents=self.documents,
             )
 
-    async def _confirm(self, page: Page) -> Mapping[str, Document | None]:
-        """Second look at every known document that seems to be gone."""
-        collection = self._feed.collection
-        uids = [gone.uid for gone in page.gone]
-        if page.whole:
-            uids += self._missing(page)
-        known = self._step.known(collection, uids)
-        confirmed = dict(await self._asked(self._feed.fetch(known))) if known else {}
-        shown = {document.uid for document in page.documents}
-        refused = self._step.refused_only(collection, uids)
-        return confirmed | {uid: None for uid in refused if uid not in shown}
-
-    async def _asked(self, call: Awaitable[Answer]) -> Answer:
-        """A surprise in one feed is trouble of that feed; it must not stop its siblings."""
-        try:
-            return await call
-        except (SourceError, *FORESEEN):  # also the store's: a feed asks it which rows it knows
-            raise
-        except Exception as error:
-            name = type(error).__name__
-            if self._throttle.admit("unforeseen") is not None:
-                log.error("unforeseen", source=self._source, collection=self._feed.collection, exc_info=error)
-            raise Unforeseen(f"unforeseen {name}; nothing of the answer was used. Please report it") from error
-
-    def _blame(self, error: Exception, surprises: Surprises) -> None:
-        """The life ends; if it is because of this feed, the next one shall know."""
-        if not isinstance(error, FORESEEN):
-            surprises.happened(f"unforeseen {type(error).__name__} ended the shard. Please report it")
-            self._tell_parked()
-
-    def _tell_parked(self) -> None:
-        parked = self._parking.parked
-        self._metrics.feed_parked(self._source, self._feed.collection, parked)
-        if parked:
-            self.status.mode = "parked"
-            if self._throttle.admit("parked") is not None:
-                said = self._parking.polls.said or self._parking.sweeps.said
-                log.error("the feed is parked", source=self._source, collection=self._feed.collection, detail=said)
-
-    def _missing(self, page: Page) -> list[str]:
-        """Known uids that a whole reading does not show; none when there are suspiciously many."""
-        collection = self._feed.collection
-        known = self._step.known_uids(collection)
-        seen = [document.uid for document in page.documents] + [gone.uid for gone in page.gone]
-        seen += page.familiar
-        seen += [reject.uid for reject in page.rejects if reject.uid is not None]
-        missing = suspects(known, seen)
-        published = frozenset(document.uid for document in self._step.known(collection, missing))
-        held = self._plan.delete_limit.holds(len(published), len(known))
-        self.status.held = published if held else frozenset()
-        self._metrics.deletions_held(self._source, collection, len(self.status.held))
-        if held and self._throttle.admit("held") is not None:
-            log.warning(
-                "too many documents missing at once, deletions held",
-                source=self._source,
-                collection=collection,
-                missing=len(published),
-                known=len(known),
-            )
-        return [] if held else missing
-
-    @property
-    def ready(self) -> bool:
-        """True when the last request was answered."""
-        return self.status.mode != "waiting" and self.status.last_error is None
-
-    def _trouble(self, error: SourceError, backoff: Backoff, surprises: Surprises) -> float:
-        """Note what happened; seconds to wait."""
-        if self.status.failing_since is None:
-            self.status.failing_since = self._clock.wall()
-        self.status.last_error = str(error)
-        if isinstance(error, AccessDenied):
-            delay = ACCESS_PROBE_S
-        else:
-            hint = getattr(error, "delay_s", None)
-            delay = backoff.delay_s(self._spread(), hint)
-        if isinstance(error, Unforeseen):
-            surprises.happened(str(error))
-            delay = max(delay, surprises.delay_s(self._spread()))
-            self._tell_parked()
-        if self._throttle.admit("trouble", delay) is not None:
-            serious = isinstance(error, AccessDenied | RequestRefused | Malformed)
-            log.log(
-                40 if serious else 30,
-                "the provider cannot be read",
-                source=self._source,
-                collection=self._feed.collection,
-                cause=type(error).__name__,
-                detail=str(error),
-                attempt=backoff.attempts,
-                next_try_s=round(delay, 1),
-            )
-        return delay
-
-    def _recovered(self) -> None:
-        self._metrics.feed_parked(self._source, self._feed.collection, self._parking.parked)
-        if self.status.failing_since is not None and self._throttle.over("trouble"):
-            log.info(
-                "the provider is read again",
-                source=self._source,
-                collection=self._feed.collection,
-                after_s=round(self._clock.wall() - self.status.failing_since, 1),
-            )
-        self.status.failing_since = None
-        self.status.last_error = None
-
 
 @dataclass(frozen=True, slots=True)
 class SourceReader:
-    """Everything about one source that outlives its shard's openings: what to read and how to publish it."""
+    """Everything about one source that outlives its shard's openings: what to read and how to publish it.
+
+    memberships: for a provider whose customers do not say which tags they have, if they are wanted.
+    """
 
     account: Account
     builder: EventBuilder
@@ -362,13 +301,21 @@ class SourceReader:
     metrics: Metrics
     spread: Callable[[], float] = random.random
     parking: Mapping[Collection, Parking] = field(default_factory=lambda: {name: Parking() for name in Collection})
+    memberships: MembershipSource | None = None
 
-    def readings(self, ledger: Ledger, topics: TopicPlan) -> Sequence[Reading]:
+    @property
+    def collections(self) -> Sequence[Collection]:
+        """What is read."""
+        extra = [] if self.memberships is None else [Collection.MEMBERSHIPS]
+        return [*(feed.collection for feed in self.feeds), *extra]
+
+    def readings(self, ledger: Ledger, topics: TopicPlan) -> Sequence[SourceLoop]:
         """The loops of one opening; they share the step, so that the source counts its events once."""
         limits = StepLimits(topics.record_bytes_max, self.silent_snapshot)
         step = SourceStep(self.builder, ledger, topics, limits, self.clock)
         source = self.account.source
-        return [
+        bulletin = Bulletin()
+        loops: list[SourceLoop] = [
             Reading(
                 source,
                 feed,
@@ -379,6 +326,14 @@ class SourceReader:
                 self.metrics,
                 self.parking[feed.collection],
                 self.spread,
+                bulletin,
             )
             for feed in self.feeds
         ]
+        if self.memberships is not None:
+            parking = self.parking[Collection.MEMBERSHIPS]
+            loop = Memberships(
+                source, self.memberships, step, ledger, bulletin, self.clock, self.metrics, parking, self.spread
+            )
+            loops.append(loop)
+        return loops

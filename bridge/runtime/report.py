@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from bridge.observability.metrics import Metrics
 from bridge.observability.status import CollectionStatus, ProcessStatus, ShardStatus, SourceStatus
 from bridge.runtime.assignment import SILENCE_S_MAX, Owner
-from bridge.runtime.reading import Reading, SourceReader
+from bridge.runtime.loop import SourceLoop
+from bridge.runtime.reading import SourceReader
 from bridge.runtime.shard import ShardState
 from bridge.runtime.supervisor import Supervisor
 
@@ -49,7 +50,7 @@ def proved_until(supervisor: Supervisor, readers: Mapping[int, Sequence[SourceRe
         owner = supervisor.assignment.owners.get(number) if supervisor.assignment is not None else None
         caught_up = owner.shard.caught_up if owner is not None and owner.shard is not None else {}
         moments += [
-            caught_up.get((reader.account.source, feed.collection), 0.0) for reader in group for feed in reader.feeds
+            caught_up.get((reader.account.source, name), 0.0) for reader in group for name in reader.collections
         ]
     return min(moments, default=0.0)
 
@@ -65,7 +66,7 @@ def _source(reader: SourceReader, number: int, owner: Owner | None, metrics: Met
     account = reader.account
     shard = owner.shard if owner is not None else None
     running = shard is not None and shard.state is ShardState.RUNNING
-    readings: Sequence[Reading] = shard.readings.get(account.source, ()) if shard is not None and running else ()
+    readings: Sequence[SourceLoop] = shard.readings.get(account.source, ()) if shard is not None and running else ()
     return SourceStatus(
         source=account.source,
         provider=account.provider,
@@ -76,14 +77,15 @@ def _source(reader: SourceReader, number: int, owner: Owner | None, metrics: Met
     )
 
 
-def _collection(source: str, reading: Reading, metrics: Metrics) -> CollectionStatus:
+def _collection(source: str, reading: SourceLoop, metrics: Metrics) -> CollectionStatus:
     status = reading.status
     return CollectionStatus(
         collection=reading.collection,
         mode=status.mode,
         staleness_s=metrics.staleness(source, reading.collection),
         documents=reading.documents,
-        deletions_held=len(status.held),
+        deletions_held=status.held,
+        held_uids=tuple(status.held_uids),
         last_error=status.last_error,
         since=status.failing_since,
     )

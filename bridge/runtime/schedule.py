@@ -14,6 +14,10 @@ ACCESS_PROBE_S = 60.0
 """Between two attempts while a provider refuses the credentials: no hammering, yet nobody has to restart us."""
 
 
+QUIET_FACTOR = 1.5
+"""Of the time between two polls, after each that found nothing: from 1 s to 30 s in nine of them, 75 s in all."""
+
+
 class Backoff(NamedTuple):
     """Exponential growth with a cap; a value, advanced by `failed`."""
 
@@ -32,6 +36,30 @@ class Backoff(NamedTuple):
         exponent = min(max(self.attempts - 1, 0), 32)
         delay = min(RETRY_DELAY_S_FIRST * 2.0**exponent, RETRY_DELAY_S_MAX)
         return max(delay, hint_s or 0.0) * (1.0 + 0.25 * spread)
+
+
+class Pace(NamedTuple):
+    """How often a feed is polled; a value, advanced after each poll by what that one found.
+
+    Between `shortest_s` and `longest_s`; where they are equal nothing moves. Begins quick.
+    """
+
+    shortest_s: float
+    longest_s: float
+    interval_s: float
+
+    @classmethod
+    def between(cls, shortest_s: float, longest_s: float) -> Pace:
+        """Before the first poll. A `longest_s` below the other is as good as none."""
+        return cls(shortest_s, max(shortest_s, longest_s), shortest_s)
+
+    def changed(self) -> Pace:
+        """Something had changed: more may follow, so at once as often as allowed."""
+        return self._replace(interval_s=self.shortest_s)
+
+    def quiet(self) -> Pace:
+        """Nothing had changed: step by step less often."""
+        return self._replace(interval_s=min(self.interval_s * QUIET_FACTOR, self.longest_s))
 
 
 def wait_s(started: float, interval_s: float, now: float) -> float:

@@ -26,13 +26,15 @@ from bridge.errors import Fenced, PublishFailed, StateLost
 from bridge.model import Collection, Path
 from bridge.observability.logs import get_logger
 from bridge.observability.metrics import Metrics, TransactionResult
-from bridge.publish.deadletter import DeadLetter
 from bridge.publish.inbox import InboxRecord
 from bridge.publish.statelog import StaleCache
 from bridge.publish.topics import TopicPlan
 from bridge.publish.transaction import Producer, Receipt, Record
+from bridge.runtime.inbox import InboxDesk
 from bridge.runtime.ledger import Batch, Ledger
-from bridge.runtime.reading import Reading, SourceReader
+from bridge.runtime.loop import SourceLoop
+from bridge.runtime.progress import ProgressBook, last_written
+from bridge.runtime.reading import SourceReader
 from bridge.runtime.tasks import first_leaf, outlived
 from bridge.store.base import Store
 from bridge.store.record import decode_json, encode_json, heartbeat_key, marker_key
@@ -51,9 +53,6 @@ HEARTBEAT_S = 6 * 3600.0
 
 INBOX_QUEUE_MAX = 1_000
 """Inbox records waiting in memory per shard; the partition is paused above half of it."""
-
-INBOX_KEY_BYTES_MAX = 1_024
-"""Of a dead letter's key; a source id is shorter."""
 
 log = get_logger(__name__)
 
@@ -142,7 +141,7 @@ class Shard:
         metrics: Metrics,
     ) -> None:
         self.number = number
-        self.readings: dict[str, Sequence[Reading]] = {}
+        self.readings: dict[str, Sequence[SourceLoop]] = {}
         self.caught_up: dict[tuple[str, Collection], float] = {}
         self._sources = sources
         self._ports = ports
@@ -262,6 +261,9 @@ class Shard:
             self._metrics.own(source, [reading.collection for reading in readings])
             for reading in readings:
                 self._metrics.store_documents(source, reading.collection, reading.documents)
+                until = last_written(ledger, source, reading.collection)
+                if until:  # else the start of the process stands for it
+                    self._metrics.caught_up(source, reading.collection, until / 1_000_000)
         self._enter(ShardState.RUNNING)
         self._ports.inbox.resume()
         async with asyncio.TaskGroup() as group:
@@ -270,9 +272,12 @@ class Shard:
                 for source, readings in self.readings.items()
                 for reading in readings
             ]
-            workers.append(group.create_task(self._consume_inbox(ledger), name=f"shard-{self.number} inbox"))
-            workers.append(group.create_task(self._tick(ledger), name=f"shard-{self.number} tick"))
-            committer = group.create_task(self._commit_for_ever(producer, ledger), name=f"shard-{self.number} commits")
+            desk = InboxDesk(self.readings, ledger, self._topics, self._clock)
+            book = ProgressBook(ledger, self._topics, self._clock)
+            workers.append(group.create_task(self._consume_inbox(ledger, desk), name=f"shard-{self.number} inbox"))
+            workers.append(group.create_task(self._tick(ledger, desk), name=f"shard-{self.number} tick"))
+            committing = self._commit_for_ever(producer, ledger, book)
+            committer = group.create_task(committing, name=f"shard-{self.number} commits")
             told = group.create_task(self._told_to_drain(), name=f"shard-{self.number} drain")
             await outlived(told, *workers, committer)
             self._enter(ShardState.DRAINING)
@@ -286,14 +291,14 @@ class Shard:
     async def _told_to_drain(self) -> None:
         await self._drain.wait()
 
-    async def _commit_for_ever(self, producer: Producer, ledger: Ledger) -> None:
+    async def _commit_for_ever(self, producer: Producer, ledger: Ledger, book: ProgressBook) -> None:
         """Commit whatever is open each time somebody asks; after the drain once more, then return."""
         while True:
             await ledger.wait_wake()
             draining = self._state is ShardState.DRAINING
             if not draining:
                 await self._linger(ledger)
-            await self._commit(producer, ledger)
+            await self._commit(producer, ledger, book)
             if draining:
                 return
 
@@ -303,8 +308,11 @@ class Shard:
             async with asyncio.timeout(PATIENCE_S):
                 await ledger.wait_hurry()
 
-    async def _commit(self, producer: Producer, ledger: Ledger) -> None:
+    async def _commit(self, producer: Producer, ledger: Ledger, book: ProgressBook) -> None:
         batch = ledger.take()
+        book.note(batch)
+        if not batch.empty or book.due:
+            book.write(batch)
         if batch.empty:
             ledger.settle(None)
             self._observe_nothing(batch)
@@ -342,6 +350,8 @@ class Shard:
                 self._metrics.change_latency(event.source, event.collection, event.path, latency)
         for reason in batch.deadletters:
             self._metrics.deadletter(reason)
+        for answer in batch.answers:
+            self._metrics.command(*answer)
         for (source, collection), documents in batch.documents.items():
             self._metrics.store_documents(source, collection, documents)
         read_before = {read: moment for read, (moment, _) in self._unproved.items()}
@@ -366,37 +376,23 @@ class Shard:
         self.caught_up[read] = moment
         self._metrics.caught_up(*read, moment)
 
-    async def _consume_inbox(self, ledger: Ledger) -> None:
-        """Every record moves the offset in the transaction of what it caused; today all kinds are unknown."""
+    async def _consume_inbox(self, ledger: Ledger, desk: InboxDesk) -> None:
         while True:
             record = await self._queue.get()
             await ledger.wait_room()
-            letter = DeadLetter(
-                "unknown_kind",
-                f"this release knows no inbox record like the one at offset {record.offset}",
-                "",
-                "",
-                self._topics.inbox,
-                None,
-                record.value or b"",
-            )
-            # Cut like the value, or a key of the size of a record would be refused for ever.
-            key = (record.key or b"")[:INBOX_KEY_BYTES_MAX].decode("utf-8", "replace")
-            ledger.write(letter.record(self._topics.deadletters, key, self._topics.record_bytes_max))
-            ledger.open.deadletters.append(letter.reason)
-            ledger.open.inbox_offset = record.offset + 1
-            ledger.wake()
+            desk.take(record)
             if self._queue.qsize() <= INBOX_QUEUE_MAX // 4:
                 self._ports.inbox.resume()
 
-    async def _tick(self, ledger: Ledger) -> None:
-        """Commit what is not urgent, and keep the state partition moving."""
+    async def _tick(self, ledger: Ledger, desk: InboxDesk) -> None:
+        """Commit what is not urgent, forget what is old, and keep the state partition moving."""
         key = heartbeat_key(self.number)
         while True:
             stored = ledger.get(key)
             last = decode_json(stored)["at"] if stored else 0.0
             if abs(self._clock.wall() - last) >= HEARTBEAT_S:  # a clock that was ahead left one in the future
                 ledger.put(key, encode_json({"at": self._clock.wall()}))
+            desk.prune()
             ledger.wake()
             await self._clock.sleep(TICK_S)
 

@@ -1,4 +1,4 @@
-"""Step: one page of one feed → events, state records, dead letters and the cursor, written into the ledger.
+"""Step: one page of one feed, or some moves of edges → events, state, dead letters and cursor, in the ledger.
 
 Synchronous from the first look-up to the last record, so a step is in one batch as a whole and two feeds of a source
 never take the same sequence number. Nothing here talks to Kafka or to a provider.
@@ -14,16 +14,21 @@ from hashlib import blake2b
 import orjson
 
 from bridge.clock import Clock
+from bridge.detect import edges
 from bridge.detect.diff import Change, detect
-from bridge.event.catalog import EventType, classify
-from bridge.event.envelope import EventBuilder, Position
+from bridge.detect.edges import EdgeMove
+from bridge.event.catalog import TAGGED, UNTAGGED, EventType, classify
+from bridge.event.envelope import EventBuilder, Position, TagName
 from bridge.model import Body, Cause, Collection, Document, Path, Reject, key_of
 from bridge.publish.deadletter import DeadLetter
 from bridge.publish.topics import TopicPlan
 from bridge.publish.transaction import Record, record_bytes
 from bridge.runtime.ledger import Ledger, Published
+from bridge.runtime.rebase import Window, unpublished
+from bridge.runtime.sweep import AT_ONCE, joined, parted
 from bridge.source.feed import Cursor, Page
 from bridge.store.record import (
+    ESSENCE_FIRST,
     Counters,
     StateRecord,
     counters_key,
@@ -34,6 +39,8 @@ from bridge.store.record import (
     encode_counters,
     encode_json,
     encode_record,
+    essence_key,
+    rounds_key,
 )
 
 HEADERS_BYTES_MAX = 1024
@@ -50,20 +57,28 @@ _UNKNOWN = StateRecord(None, 0, 0)
 
 
 class _Fate(Enum):
-    """What a copy of a document came to. IGNORED: it is older than what is known, or cannot be published."""
+    """What a copy of a document came to. TOUCHED: nothing that counts is new but its time. IGNORED: it is older than
+    what is known, or cannot be published."""
 
     CHANGED = auto()
+    TOUCHED = auto()
     UNCHANGED = auto()
     IGNORED = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one step did: documents that were looked at, those without a change, events written."""
+    """What one step did: documents that were looked at, those without a change, events written.
+
+    rebased: of those without a change, how many differ because this release makes something else of the same row.
+    touched: uids of those that came, changed, or have a new change time.
+    """
 
     read: int
     unchanged: int
     events: int
+    rebased: int = 0
+    touched: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +103,21 @@ class SourceStep:
         self._clock = clock
         self._counters = decode_counters(ledger.get(counters_key(self._source)))
         self._events: dict[EventType, list[int]] = {}
-        self._sequence = self._deletions = self._added = self._at = 0
+        self._windows: dict[Collection, Window] = {}
+        self._sequence = self._deletions = self._added = self._at = self._rebased = 0
         self._prefix = self._topic = ""
+        self._doomed: set[str] = set()
+        self._edges_moved = 0
+
+    @property
+    def edges_moved(self) -> int:
+        """Edges that came less those that went, since the shard was opened."""
+        return self._edges_moved
+
+    @property
+    def source(self) -> str:
+        """Whose steps these are."""
+        return self._source
 
     @property
     def sequence(self) -> int:
@@ -104,6 +132,17 @@ class SourceStep:
         """Where the feed goes on; None before its first step."""
         stored = self._ledger.get(cursor_key(self._source, collection))
         return decode_json(stored) if stored else None
+
+    def begin_again(self, collection: Collection) -> None:
+        """A complete reading is due at once; the first one, when it is not over, begins from its start."""
+        if collection is Collection.MEMBERSHIPS:
+            for read in list(self._ledger.keys(rounds_key(self._source, ""))):
+                self._ledger.put(read, None)
+            return
+        cursor, sweep = parted(self.cursor(collection))
+        key = cursor_key(self._source, collection)
+        if cursor is not None:
+            self._ledger.put(key, None if sweep is None else encode_json(joined(cursor, AT_ONCE)))
 
     def known(self, collection: Collection, uids: Sequence[str]) -> list[Document]:
         """The documents of these uids as they were last published."""
@@ -129,77 +168,167 @@ class SourceStep:
         prefix = key_of(self._source, collection, "")
         return [key[len(prefix) :] for key in self._ledger.keys(prefix)]
 
-    def absorb(
-        self, collection: Collection, page: Page, confirmed: Mapping[str, Document | None], gone_at: Mapping[str, int]
-    ) -> StepResult:
-        """Write everything that `page` means.
+    def missed_by(self, collection: Collection, began_at: float) -> bool:
+        """True when documents wait to be looked at as this release does, and a sweep from this moment did not."""
+        return self._window(collection).missed_by(began_at)
 
-        confirmed: what a second read said of the suspects, None for "surely gone". gone_at: when, in microseconds,
-        where the provider said so.
-        """
-        self._at = self._now()
-        self._prefix = key_of(self._source, collection, "")
-        self._topic = self._topics.events(collection)
-        before = self._counters
-        self._sequence, self._deletions, self._added, self._events = before.sequence, before.deletions, 0, {}
+    def absorb(self, collection: Collection, page: Page) -> StepResult:
+        """Write everything that the rows of `page` mean, and its cursor. What it shows as gone is left to `settle`."""
+        before = self._begin(collection)
+        window = self._window(collection)
         newest: dict[str, Document] = {}
         ambiguous: set[str] = set()
-        for document in (*page.documents, *(doc for doc in confirmed.values() if doc is not None)):
+        for document in page.documents:
             seen = newest.setdefault(document.uid, document)
             if seen is not document:
                 ambiguous.add(document.uid)
                 if document.version >= seen.version:
                     newest[document.uid] = document
-        gone = [uid for uid, document in confirmed.items() if document is None]
-        records = self._records(collection, [*newest, *gone])
+        records = self._records(collection, list(newest))
         cause = Cause(page.path)
         unchanged = len(page.familiar)
+        touched: list[str] = []
         for uid, document in newest.items():
-            if uid in confirmed and confirmed[uid] is None:
-                continue
-            fate = self._document(collection, document, records.get(uid), cause)
+            fate = self._document(collection, document, records.get(uid), cause, window)
             unchanged += fate is not _Fate.CHANGED
+            if fate in (_Fate.CHANGED, _Fate.TOUCHED):
+                touched.append(uid)
             fingerprint = page.fingerprints.get(uid)
             if fingerprint is not None and fate is not _Fate.IGNORED and uid not in ambiguous:
                 self._ledger.recognise(self._prefix + uid, fingerprint)
-        for uid in gone:
-            record = records.get(uid)
-            if record is not None:
-                self._delete(collection, uid, record, cause, gone_at.get(uid, 0))
         for reject in page.rejects:
             self._reject(collection, reject)
-        self._counters = self._counted(collection, before, page.path)
-        self._finish(collection, page.cursor, before)
-        if self._counters is not before:
-            self._ledger.wake(patient=page.path is Path.SNAPSHOT and page.more)
-        read = len(page.documents) + len(page.familiar)
-        return StepResult(read, unchanged, self._counters.sequence - before.sequence)
+        events = self._end(collection, before, page.path, patient=page.path is Path.SNAPSHOT and page.more)
+        self._keep_cursor(collection, page.cursor)
+        self._windows[collection] = self._noted(collection, window.after(page))
+        return StepResult(len(page.documents) + len(page.familiar), unchanged, events, self._rebased, touched)
 
-    def _document(self, collection: Collection, document: Document, record: StateRecord | None, cause: Cause) -> _Fate:
+    def absorb_edges(self, moves: Sequence[EdgeMove], path: Path) -> int:
+        """Write what moved of these edges; how many did.
+
+        A move that is in the state already is none. One to a customer that is not in the state is dropped, and one to
+        a tag that is not, or is about to go: the customer's or the tag's own events come before those of its edges.
+        """
+        before = self._begin(Collection.CUSTOMERS)
+        records = self._records(Collection.CUSTOMERS, list({move.customer for move in moves}))
+        names = self._tag_names({move.tag for move in moves})
+        cause = Cause(path)
+        moved = 0
+        for move in moves:
+            record = records.get(move.customer)
+            if record is None or record.document is None or (move.joined and move.tag not in names):
+                continue
+            change = edges.change(record.document, move)
+            if change is None:
+                continue
+            tag = TagName(move.tag, names.get(move.tag, move.tag))
+            if self._edge(move, change, record, cause, tag) is _Fate.CHANGED:
+                moved += 1
+                self._edges_moved += 1 if move.joined else -1
+                records |= self._records(Collection.CUSTOMERS, [move.customer])
+        self._end(Collection.CUSTOMERS, before, path, patient=path is Path.SNAPSHOT)
+        if moved:
+            self._ledger.wake(patient=path is Path.SNAPSHOT)
+        return moved
+
+    def doom(self, tag: str) -> None:
+        """The tag is surely gone and will be absorbed as such: nobody joins it any more."""
+        self._doomed.add(tag)
+
+    def _edge(self, move: EdgeMove, change: Change, record: StateRecord, cause: Cause, tag: TagName) -> _Fate:
+        assert change.after is not None, "an edge is a change of a customer that stays"
+        after_json = _canonical(change.after)
+        if record.sequence == 0 and cause.path is Path.SNAPSHOT and self._limits.silent_snapshot:
+            return self._store(Collection.CUSTOMERS, move.customer, record._replace(document=change.after), after_json)
+        return self._publish(Collection.CUSTOMERS, move.customer, change, record, cause, 0, after_json, tag)
+
+    def _tag_names(self, tags: set[str]) -> dict[str, str]:
+        """Of those that are in the state and stay there."""
+        records = self._records(Collection.TAGS, sorted(tags))
+        found = {uid: record.document for uid, record in records.items() if record.document is not None}
+        return {uid: body.get("name", uid) for uid, body in found.items() if uid not in self._doomed}
+
+    def settle(
+        self, collection: Collection, found: Mapping[str, Document | None], gone_at: Mapping[str, int], path: Path
+    ) -> int:
+        """Write what a second read said of documents that seemed to be gone, None for "surely gone"; how many events.
+
+        gone_at: when, in microseconds, where the provider said so; else 0.
+        """
+        before = self._begin(collection)
+        window = self._window(collection)
+        records = self._records(collection, list(found))
+        cause = Cause(path)
+        for uid, document in found.items():
+            record = records.get(uid)
+            if document is not None:
+                self._doomed.discard(uid)
+                self._document(collection, document, record, cause, window)
+            elif record is not None:
+                self._delete(collection, uid, record, cause, gone_at.get(uid, 0))
+        return self._end(collection, before, path, patient=False)
+
+    def _begin(self, collection: Collection) -> Counters:
+        """The counters before the step."""
+        self._at = self._now()
+        self._prefix = key_of(self._source, collection, "")
+        self._topic = self._topics.events(collection)
+        before = self._counters
+        self._sequence, self._deletions, self._added, self._events = before.sequence, before.deletions, 0, {}
+        self._rebased = 0
+        return before
+
+    def _end(self, collection: Collection, before: Counters, path: Path, *, patient: bool) -> int:
+        """Keep the counters, if the step has moved them, and ask for a commit; how many events there were."""
+        if self._sequence != before.sequence or self._added:
+            documents = before.documents.get(collection.value, 0) + self._added
+            for kind, moments in self._events.items():
+                self._ledger.tell(Published(self._source, collection, kind, path), moments)
+            self._counters = Counters(
+                self._sequence, self._deletions, {**before.documents, collection.value: documents}
+            )
+            self._ledger.put(counters_key(self._source), encode_counters(self._counters))
+            self._ledger.open.documents[self._source, collection] = documents
+            self._ledger.wake(patient=patient)
+        return self._sequence - before.sequence
+
+    def _document(
+        self, collection: Collection, document: Document, record: StateRecord | None, cause: Cause, window: Window
+    ) -> _Fate:
         """Publish what changed."""
         if record is None:
             record = _UNKNOWN
         elif document.version and document.version < record.version:
             return _Fate.IGNORED
+        if tags := edges.tags_of(record.document):
+            # A provider's row does not say which tags the customer has; who is known keeps those that are known.
+            document = document._replace(body=edges.with_tags(document.body, tags))
         change = detect(record.document, document.body)
-        if change is None:
-            if document.version > record.version:
-                # Nothing that counts is new but its time; a copy from in between, shown late, must not pass for newer.
-                # The price: of two writers whose clocks differ, the one that is behind is not seen until it writes
-                # again.
-                self._put(document.uid, record._replace(version=document.version), None)
+        known = unpublished(record, document, change, window)
+        if known is not None:
+            if known is not record:
+                self._put(document.uid, known, None)
+                self._rebased += known.base not in (None, record.base)
+                return _Fate.TOUCHED if known.version > record.version else _Fate.UNCHANGED
             return _Fate.UNCHANGED
+        assert change is not None
         after_json = _canonical(document.body)
         if record.document is None and cause.path is Path.SNAPSHOT and self._limits.silent_snapshot:
-            key = self._prefix + document.uid
-            value = encode_record(StateRecord(document.body, document.version, 0), after_json)
-            if record_bytes(Record(self._topics.state, None, key.encode(), value)) > self._limits.record_bytes_max:
-                self._refuse_size(collection, document.uid, after_json)
-                return _Fate.IGNORED
-            self._ledger.put(key, value)
-            self._added += 1
-            return _Fate.CHANGED
+            silent = StateRecord(document.body, document.version, 0)
+            fate = self._store(collection, document.uid, silent, after_json)
+            self._added += fate is _Fate.CHANGED
+            return fate
         return self._publish(collection, document.uid, change, record, cause, document.version, after_json)
+
+    def _store(self, collection: Collection, uid: str, record: StateRecord, document_json: bytes) -> _Fate:
+        """Without an event."""
+        key = self._prefix + uid
+        value = encode_record(record, document_json)
+        if record_bytes(Record(self._topics.state, None, key.encode(), value)) > self._limits.record_bytes_max:
+            self._refuse_size(collection, uid, document_json)
+            return _Fate.IGNORED
+        self._ledger.put(key, value)
+        return _Fate.CHANGED
 
     def _publish(
         self,
@@ -210,10 +339,14 @@ class SourceStep:
         cause: Cause,
         version: int,
         after_json: bytes | None,
+        tag: TagName | None = None,
     ) -> _Fate:
-        """`version`: when the provider says it changed; 0 when it does not, then the event says when it was seen."""
+        """`version`: when the provider says it changed; 0 when it does not, then the event says when it was seen.
+
+        tag: of an edge, which is all that moved.
+        """
         changed_at = version or self._at
-        kind = classify(collection, change, cause.path)
+        kind = classify(collection, change, cause.path) if tag is None else _edge_kind(tag, change)
         sequence = self._sequence + 1
         event = self._builder.build(
             kind,
@@ -225,6 +358,7 @@ class SourceStep:
             detected_at=self._at,
             before_json=None if change.before is None else _canonical(change.before),
             after_json=after_json,
+            tag=tag,
         )
         written = Record(self._topic, None, event.key, event.value, event.headers)
         bound = len(event.value) + HEADERS_BYTES_MAX + 4 * len(event.key)
@@ -236,7 +370,10 @@ class SourceStep:
             self._ledger.put(self._prefix + uid, None)
         else:
             # Never our own time: were our clock ahead, the provider's next change would look like an older copy.
-            self._put(uid, StateRecord(change.after, max(version, record.version), sequence), after_json)
+            following = StateRecord(change.after, max(version, record.version), sequence)
+            if tag is not None:  # nothing else of the customer was looked at
+                following = record._replace(document=change.after, sequence=sequence)
+            self._put(uid, following, after_json)
         self._sequence = sequence
         self._added += (change.before is None) - (change.after is None)
         self._deletions += change.after is None
@@ -252,6 +389,8 @@ class SourceStep:
             self._ledger.put(self._prefix + uid, None)
             return
         change = Change(record.document, None, ())
+        self._doomed.discard(uid)
+        self._edges_moved -= len(edges.tags_of(record.document))
         self._publish(collection, uid, change, record, cause, at, None)
 
     def _refuse_size(self, collection: Collection, uid: str, raw: bytes) -> None:
@@ -276,23 +415,27 @@ class SourceStep:
         self._ledger.put(key, encode_record(record._replace(refused=digest)))
         self._ledger.wake()
 
-    def _counted(self, collection: Collection, before: Counters, path: Path) -> Counters:
-        """The counters after this step; `before` itself when it changed none."""
-        if self._sequence == before.sequence and not self._added:
-            return before
-        documents = before.documents.get(collection.value, 0) + self._added
-        for kind, moments in self._events.items():
-            self._ledger.tell(Published(self._source, collection, kind, path), moments)
-        return Counters(self._sequence, self._deletions, {**before.documents, collection.value: documents})
-
-    def _finish(self, collection: Collection, cursor: Cursor, before: Counters) -> None:
+    def _keep_cursor(self, collection: Collection, cursor: Cursor) -> None:
         key = cursor_key(self._source, collection)
         encoded = encode_json(cursor)
         if self._ledger.get(key) != encoded:
             self._ledger.put(key, encoded)
-        if self._counters is not before:
-            self._ledger.put(counters_key(self._source), encode_counters(self._counters))
-            self._ledger.open.documents[self._source, collection] = self.documents(collection)
+
+    def _window(self, collection: Collection) -> Window:
+        found = self._windows.get(collection)
+        if found is None:
+            stored = self._ledger.get(essence_key(self._source, collection))
+            found = Window.read(stored, self.documents(collection), self._clock.wall())
+            self._windows[collection] = found
+        return found
+
+    def _noted(self, collection: Collection, window: Window) -> Window:
+        """Remember what is not what everybody takes for granted."""
+        key = essence_key(self._source, collection)
+        stored = self._ledger.get(key)
+        if (stored is not None or window.essence != ESSENCE_FIRST) and stored != window.encoded():
+            self._ledger.put(key, window.encoded())
+        return window
 
     def _put(self, uid: str, record: StateRecord, document_json: bytes | None) -> None:
         self._ledger.put(self._prefix + uid, encode_record(record, document_json))
@@ -304,6 +447,10 @@ class SourceStep:
 
     def _now(self) -> int:
         return int(self._clock.wall() * 1_000_000)
+
+
+def _edge_kind(tag: TagName, change: Change) -> EventType:
+    return TAGGED if tag.uid in edges.tags_of(change.after) else UNTAGGED
 
 
 def _canonical(body: Body) -> bytes:

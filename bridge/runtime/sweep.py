@@ -26,6 +26,10 @@ class Sweep(NamedTuple):
         return self.cursor is not None or now >= self.began_at + interval_s
 
 
+AT_ONCE = Sweep(0.0)
+"""What stands for the latest sweep when the next one is to begin now: it was so long ago."""
+
+
 def parted(stored: Cursor | None) -> tuple[Cursor | None, Sweep | None]:
     """The feed's cursor and the sweep. No sweep before the first complete reading: that is one itself."""
     if stored is None or FIELD not in stored:

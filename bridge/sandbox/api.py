@@ -1,8 +1,8 @@
 """The simulated Dintero API: one implementation, in process as a `Transport` and over HTTP by `bridge.sandbox.http`.
 
-A request passes, in this order: the route on the raw path, faults that replace the answer, the shape of the ids in
-the path, the token, the account, the method, the scope, the endpoint, faults that spoil the answer. Paths are relative
-to the base URL, whose path is `/v1` over HTTP.
+A request passes, in this order: the route on the raw path, the limit per minute, faults that replace the answer, the
+shape of the ids in the path, the token, the account, the method, the scope, the endpoint, faults that spoil the answer.
+Paths are relative to the base URL, whose path is `/v1` over HTTP.
 
 Control routes, for tests, benchmarks and the demo; no token, no faults, not part of the provider:
 
@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
+from hashlib import blake2b
 from random import Random
 
 from bridge.clock import Clock
@@ -29,6 +30,7 @@ from bridge.sandbox.dintero.access import Access
 from bridge.sandbox.dintero.answer import Answer, Call, refused
 from bridge.sandbox.dintero.endpoints import ENDPOINTS, Route, route, well_formed
 from bridge.sandbox.faults import Faults
+from bridge.sandbox.limit import RequestLimit
 from bridge.sandbox.population.customers import CONTACT
 from bridge.sandbox.switches import Switches
 from bridge.sandbox.world import World
@@ -71,6 +73,7 @@ class SandboxApi:
         self.clock = clock
         self.access = Access(client_id, client_secret, clock, Random(f"{world.seed}/tokens"))
         self._faults = Faults(world.fault_rng)
+        self._limit = RequestLimit()
         self._requests: Counter[str] = Counter()
         self._date = (0, "")
         self.switches = switches
@@ -120,13 +123,30 @@ class SandboxApi:
         except RequestRefused as no:
             answer = refused(no.status, str(no))
         answer.seal()
+        self._limit.tell(self._switches, self.world.clock.wall(), answer)
         answer.delay_s += self._switches.latency_ms / 1000
         answer.headers["date"] = self._http_date()
-        answer.headers["etag"] = f'W/"{self.world.truth.number:x}-{len(answer.body):x}"'
+        self._name(request, answer)
         self._requests[f"{endpoint} {answer.status}"] += 1
         if request.method == "HEAD":
             answer.body = b""
         return answer
+
+    def _name(self, request: Request, answer: Answer) -> None:
+        """The ETag, and 304 for who has the very same already."""
+        kind = self._switches.etag
+        if kind == "none":
+            return
+        if kind == "honoured":
+            name = blake2b(answer.body, digest_size=12).hexdigest()
+        elif kind == "changing":
+            name = f"{self._requests.total():x}"
+        else:
+            name = f"{self.world.truth.number:x}-{len(answer.body):x}"
+        answer.headers["etag"] = f'W/"{name}"'
+        known = [text.strip() for text in _header(request, "if-none-match").split(",")]
+        if kind == "honoured" and request.method == "GET" and answer.status == 200 and answer.headers["etag"] in known:
+            answer.status, answer.body, answer.slow_s = 304, b"", 0.0
 
     def statistics(self) -> Statistics:
         """Counters and sizes."""
@@ -145,7 +165,8 @@ class SandboxApi:
 
     def _serve(self, request: Request, there: Route) -> Answer:
         switches = self._switches
-        instead = self._faults.before(switches, there.endpoint, self.world.clock.wall())
+        now = self.world.clock.wall()
+        instead = self._limit.before(switches, now) or self._faults.before(switches, there.endpoint, now)
         if instead is not None:
             return instead
         if request.method not in {"GET", "HEAD"} and self._faults.lost(switches, there.endpoint):

@@ -39,10 +39,7 @@ class Faults:
             return None
         if self._draw(switches.fault_429):
             answer = refused(429, "too many requests")
-            hint = switches.fault_429_retry_after
-            if hint != "none":
-                date = formatdate(now + RETRY_AFTER_DATE_S, usegmt=True)
-                answer.headers["retry-after"] = date if hint == "date" else hint
+            retry_after(switches, now, answer, RETRY_AFTER_DATE_S)
             return answer
         if self._draw(switches.fault_500):
             return refused(500, "internal error")
@@ -86,6 +83,14 @@ class Faults:
     def _draw(self, rate: float) -> bool:
         # No number is drawn for a fault that is off, so switching one on does not move the others.
         return rate > 0 and self._rng.random() < rate
+
+
+def retry_after(switches: Switches, now: float, answer: Answer, ahead_s: float) -> None:
+    """Add the hint of a 429, if any."""
+    hint = switches.fault_429_retry_after
+    if hint != "none":
+        date = formatdate(now + ahead_s, usegmt=True)
+        answer.headers["retry-after"] = date if hint == "date" else hint
 
 
 def _with(name: str, value: object) -> Callable[[bytes], bytes]:

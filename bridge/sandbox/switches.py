@@ -44,6 +44,13 @@ class Switches(Knobs):
     head_users: bool = True
     """Whether the account has enabled HEAD on the customer list (else 405)."""
 
+    # Limit.
+    limit_per_minute: int = Field(default=0, ge=0)
+    """Requests of all kinds in a minute of the wall clock, beyond which the answer is 429; 0 is no limit."""
+    limit_headers: Literal["none", "x", "ratelimit", "draft"] = "none"
+    """How each answer tells what is left: not; `X-RateLimit-…`, the reset as Unix time; `RateLimit-…` in seconds; one
+    `RateLimit` header."""
+
     # Customer list.
     list_order: Literal["created", "created_descending", "id", "shuffled"] = "created"
     """Order without `since_datetime`: created_at then id ascending, its reverse, by id, anew for each request."""
@@ -54,6 +61,8 @@ class Switches(Knobs):
     """By updated_at, then id."""
     since_with_cursor: Literal["error", "ignore_cursor", "ignore_since"] = "error"
     """Answer to `since_datetime` together with `starting_after`: 400, or one of them has no effect."""
+    tombstones: Literal["shown", "never"] = "shown"
+    """Whether any list with `include_deleted` shows deletions; never: a deleted customer is merely absent."""
     tombstones_in_since: Literal["by_deleted_at", "never"] = "by_deleted_at"
     """Whether `since_datetime` with `include_deleted` shows deletions."""
     linked_users: Literal["appended", "inside_limit"] = "appended"
@@ -70,6 +79,11 @@ class Switches(Knobs):
     roles_without_expand: Literal["ids", "absent"] = "ids"
     """Management users without `expand=roles`."""
 
+    # Conditional requests.
+    etag: Literal["honoured", "ignored", "changing", "none"] = "ignored"
+    """honoured: named after the content, and `If-None-Match` may be answered with 304. ignored: never 304. changing:
+    another one with each answer. none: no ETag at all."""
+
     # Faults.
     fault_on: Literal[
         "any", "token", "tags", "tag", "customers", "customer", "customer_tags", "rename", "management"
@@ -78,7 +92,8 @@ class Switches(Knobs):
     management."""
     fault_429: float = _rate()
     fault_429_retry_after: str = Field(default="none", pattern=r"^[\x20-\x7e]*$")
-    """The header's text (`2`, or nonsense), `date` for an HTTP date two seconds ahead, `none` for no header."""
+    """The header's text (`2`, or nonsense), `date` for an HTTP date two seconds ahead (or when the limit below begins
+    anew), `none` for no header."""
     fault_500: float = _rate()
     fault_502_html: float = _rate()
     fault_200_html: float = _rate()

@@ -14,11 +14,20 @@ from typing import Any
 import orjson
 
 from bridge.errors import AccessDenied, Malformed, RequestRefused, RetryLater, SourceError
-from bridge.source.transport import Response
+from bridge.source.allowance import Allowance, allowance
+from bridge.source.budget import PAUSE_S_MAX
+from bridge.source.transport import Request, Response
 
-RETRY_AFTER_S_MAX = 300.0
+IF_NONE_MATCH = "If-None-Match"
+"""Header of a conditional request."""
+
+RETRY_AFTER_S_MAX = PAUSE_S_MAX
 """Longer hints are shortened: a provider that means an hour says so again, and a wrong one costs five minutes."""
 
+_ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{1,256}"', re.ASCII)
+"""An ETag that can be sent back as it is."""
+
+_COUNT_DIGITS_MAX = 12
 _DATE_CHARS_MAX = 64
 _DIGITS = re.compile(r"[0-9]+", re.ASCII)
 _ERROR_CODE = re.compile(r"[A-Za-z0-9_.-][A-Za-z0-9_. -]{0,47}", re.ASCII)
@@ -40,6 +49,17 @@ def failure(response: Response, endpoint: str, wall: float) -> SourceError | Non
     if 300 <= status <= 399:
         return RequestRefused(f"{said}, a redirect; redirects are not followed, check base_url", status=status)
     return RequestRefused(said, status=status)
+
+
+def unchanged(request: Request, response: Response) -> bool:
+    """True when the request asked only for what has changed, and nothing has. An unasked 304 is a failure as any."""
+    return response.status == 304 and IF_NONE_MATCH in request.headers
+
+
+def etag(response: Response) -> str | None:
+    """What the provider calls this state of the resource; None when it has no usable name for it."""
+    text = response.headers.get("etag", "").strip()
+    return text if _ETAG.fullmatch(text) else None
 
 
 def parse(response: Response, endpoint: str) -> Any:
@@ -65,6 +85,12 @@ def server_date(response: Response) -> int | None:
     return None if moment is None or moment < 0 else int(moment * 1_000_000)
 
 
+def total_count(response: Response) -> int | None:
+    """How many rows the provider says there are on all pages together; None when it does not say."""
+    text = response.headers.get("total-count", "").strip()
+    return int(text) if _DIGITS.fullmatch(text) and len(text) <= _COUNT_DIGITS_MAX else None
+
+
 def retry_after(response: Response, wall: float) -> float | None:
     """Seconds the provider asks us to wait, bounded; None when it does not say, or says nothing sensible."""
     text = response.headers.get("retry-after", "").strip()
@@ -78,6 +104,12 @@ def retry_after(response: Response, wall: float) -> float | None:
         now = _http_date(response.headers.get("date", ""))
         seconds = until - (wall if now is None else now)
     return min(seconds, RETRY_AFTER_S_MAX) if seconds > 0 else None
+
+
+def allowed(response: Response, wall: float) -> Allowance | None:
+    """What the provider says is left of its limit; None when it does not say, or says nothing sensible."""
+    now = _http_date(response.headers.get("date", ""))
+    return allowance(response.headers, wall if now is None else now)
 
 
 def _http_date(text: str) -> float | None:

@@ -2,8 +2,9 @@
 
 `Exchange` is one request: it waits for the source's budget, sends, reports to the observer, and turns every status
 but 2xx into the error that says what to do. A 429 pauses **all** requests of the source until the provider's hint has
-passed, or for an own, growing wait when it gave none. `ApiClient` adds the credentials: a refused token is dropped,
-fetched once and the request repeated once. Neither retries anything else; that is decided above.
+passed, or for an own, growing wait when it gave none; what an answer says of the provider's limit sets the pace.
+`ApiClient` adds the credentials: a refused token is dropped, fetched once and the request repeated once. Neither
+retries anything else; that is decided above.
 """
 
 from __future__ import annotations
@@ -15,7 +16,19 @@ from typing import Any, NamedTuple, Protocol
 
 from bridge.clock import Clock
 from bridge.errors import RetryLater
-from bridge.source.answer import RETRY_AFTER_S_MAX, failure, parse, retry_after, server_date
+from bridge.source.allowance import Allowance
+from bridge.source.answer import (
+    IF_NONE_MATCH,
+    RETRY_AFTER_S_MAX,
+    allowed,
+    etag,
+    failure,
+    parse,
+    retry_after,
+    server_date,
+    total_count,
+    unchanged,
+)
 from bridge.source.budget import Priority, RequestBudget
 from bridge.source.transport import Request, Response, Transport
 
@@ -59,12 +72,19 @@ class Answer(NamedTuple):
 
     value: the JSON; `Any` because the endpoint's model checks it. date: the server's time in microseconds, if given.
     asked_at: wall-clock seconds when the request was sent. received_at: when the answer was complete.
+    size: bytes of the body. etag: the provider's name for this state. unchanged: nothing has changed since the ETag
+    that the request named; there is no value then.
+    total: the rows that match, on all pages together, if it was asked for and given.
     """
 
     value: Any
     date: int | None
     asked_at: float
     received_at: float
+    size: int = 0
+    etag: str | None = None
+    unchanged: bool = False
+    total: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,20 +140,28 @@ class Exchange:
             raise RetryLater(f"{endpoint}: {error}", delay_s=error.delay_s) from None
         finally:
             self._observer.request(endpoint, status, self._clock.monotonic() - started)
+        allowance = allowed(response, self._clock.wall())
         if response.status == 429:
-            self._hold(response, started)
-        elif response.status < 400:
+            self._hold(response, started, allowance)
+        elif allowance is not None:
+            self._observer.throttled(self._budget.told(*allowance))
+        if response.status < 400:
             self._refusals = 0
         return response, asked_at
 
-    def _hold(self, response: Response, started: float) -> None:
-        """Pause the source. Of requests that were under way together only the first makes the own wait grow."""
+    def _hold(self, response: Response, started: float, allowance: Allowance | None) -> None:
+        """Pause the source. Of requests that were under way together only the first makes the own wait grow.
+
+        Who gives no hint but says when its limit begins anew has given one; of both the hint counts.
+        """
         now = self._clock.monotonic()
         if started >= self._refused_at:
             self._refusals += 1
             self._refused_at = now
             self._budget.throttled()
         hint = retry_after(response, self._clock.wall())
+        if hint is None and allowance is not None and allowance.remaining == 0:
+            hint = min(allowance.reset_s, RETRY_AFTER_S_MAX)
         own = THROTTLE_S_FIRST * 2.0 ** min(self._refusals - 1, 16)
         wait = min(own, RETRY_AFTER_S_MAX) if hint is None else hint
         longer = self._budget.pause_until(now + wait * (1.0 + JITTER_SHARE * self._spread()))
@@ -159,8 +187,11 @@ class ApiClient:
         query: tuple[tuple[str, str], ...] = (),
         *,
         priority: Priority = Priority.POLL,
+        unless: str | None = None,
     ) -> Answer:
         """GET and parse. `endpoint` names the template for metrics and messages, `path` is already encoded.
+
+        unless: an ETag; if it still names the resource, the answer may be `unchanged`.
 
         Raises any `SourceError`. Cancellation closes the connection and gives back what was taken.
         """
@@ -168,14 +199,25 @@ class ApiClient:
             "GET",
             path,
             query,
+            {} if unless is None else {IF_NONE_MATCH: unless},
             timeout_s=self._settings.request_timeout_s,
             body_bytes_max=self._settings.body_bytes_max,
         )
         response, asked_at = await self.send(endpoint, request, priority)
-        return Answer(parse(response, endpoint), server_date(response), asked_at, self._clock.wall())
+        same = unchanged(request, response)
+        return Answer(
+            None if same else parse(response, endpoint),
+            server_date(response),
+            asked_at,
+            self._clock.wall(),
+            len(response.body),
+            etag(response),
+            same,
+            total_count(response),
+        )
 
     async def send(self, endpoint: str, request: Request, priority: Priority) -> tuple[Response, float]:
-        """Any request with credentials: a 2xx answer and the wall-clock moment of the request."""
+        """Any request with credentials: a 2xx answer, or the 304 it asked for, and the moment of the request."""
         authorization = await self._credentials.authorization()
         response, asked_at = await self._exchange.attempt(endpoint, _authorised(request, authorization), priority)
         if response.status == 401:
@@ -183,7 +225,8 @@ class ApiClient:
             authorization = await self._credentials.authorization()
             request = _authorised(request, authorization)
             response, asked_at = await self._exchange.attempt(endpoint, request, priority)
-        self._exchange.check(endpoint, response)
+        if not unchanged(request, response):
+            self._exchange.check(endpoint, response)
         return response, asked_at
 
 

@@ -3,7 +3,8 @@
 A token bucket with a bounded burst. Who has to wait is served by `Priority`, first come first served within one. The
 lowest is not starved for ever: a class only has a head start of `HEAD_START_S` over the class below it, so a request
 that waits long enough goes before newer ones of every class. `pause_until` holds all requests (a provider said 429).
-Being throttled also lowers the rate, which recovers over `RECOVERY_S`.
+Being throttled also lowers the rate, which recovers over `RECOVERY_S`; a provider that tells what is left of its limit
+(`told`) is asked so that this lasts until the limit begins anew.
 
 There is no task behind it. Of the requests that wait, one (the driver) sleeps until the next token is there and hands
 tokens out; when it is served or cancelled the next one drives. Cancelling a waiter gives back what it was granted and
@@ -34,6 +35,9 @@ THROTTLE_FACTOR = 0.7
 
 RATE_SHARE_MIN = 0.05
 """Never slower than this share of the configured rate: it must still notice that the provider has recovered."""
+
+PAUSE_S_MAX = 300.0
+"""Of a provider that says nothing is left: who means an hour says so again, and a wrong one costs five minutes."""
 
 WAITERS_MAX = 10_000
 """More callers than this is an error elsewhere; they are sent away instead of queued."""
@@ -78,6 +82,8 @@ class RequestBudget:
         self._paused_until = now
         self._share = 1.0
         self._share_at = now
+        self._told_rate = rate_per_s
+        self._told_until = now
         self._queue: list[_Waiter] = []
         self._arrivals = 0
         self._driver: _Waiter | None = None
@@ -117,6 +123,21 @@ class RequestBudget:
         self._tokens = min(self._tokens, 1.0)
         self._share = max(RATE_SHARE_MIN, self._share_now(now) * THROTTLE_FACTOR)
         self._share_at = now
+
+    def told(self, remaining: int, reset_s: float) -> float:
+        """The provider allows so many requests in the next `reset_s` seconds, which are more than 0.
+
+        Spread over that time, yet never below the least share, nor above the configured rate; nothing left: a pause.
+        What was told before is forgotten. Seconds by which the pause grew.
+        """
+        assert remaining >= 0, "fewer than none cannot be left"
+        assert reset_s > 0, "a limit that has begun anew says nothing"
+        now = self._clock.monotonic()
+        self._fill(now)
+        self._told_rate = max(self._rate_full * RATE_SHARE_MIN, remaining / reset_s)
+        self._told_until = now + reset_s
+        self._tokens = min(self._tokens, max(1.0, remaining))
+        return self.pause_until(now + min(reset_s, PAUSE_S_MAX)) if remaining == 0 else 0.0
 
     @property
     def paused_until(self) -> float:
@@ -168,14 +189,22 @@ class RequestBudget:
 
     def _fill(self, now: float) -> None:
         """Nothing is saved up during a pause: its end must not be a burst."""
-        rate = self._rate_full * self._share_now(now)
         since = max(self._filled_at, min(self._paused_until, now))
-        self._tokens = min(self._burst, self._tokens + (now - since) * rate)
+        slow = max(0.0, min(self._told_until, now) - since)
+        rate = self._rate_full * self._share_now(now)
+        grown = slow * min(rate, self._told_rate) + (now - since - slow) * rate
+        self._tokens = min(self._burst, self._tokens + grown)
         self._filled_at = now
+
+    def _rate(self, now: float) -> float:
+        rate = self._rate_full * self._share_now(now)
+        return min(rate, self._told_rate) if now < self._told_until else rate
 
     def _share_now(self, now: float) -> float:
         return min(1.0, self._share + (now - self._share_at) / RECOVERY_S)
 
     def _wait_s(self, now: float) -> float:
-        missing = max(0.0, 1.0 - self._tokens) / (self._rate_full * self._share_now(now))
+        missing = max(0.0, 1.0 - self._tokens) / self._rate(now)
+        if self._told_until > now:  # what was told may end before, and the wait with it
+            missing = min(missing, max(SLEEP_S_MIN, self._told_until - now))
         return max(SLEEP_S_MIN, self._paused_until - now, missing)

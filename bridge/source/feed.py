@@ -18,6 +18,11 @@ Cursor = dict[str, Any]
 
 `Any` because each provider puts its own scalars in it."""
 
+ETAG = "etag"
+"""Field of a cursor, if it has one: what lets a feed ask whether anything has changed since the page that left it.
+
+Reserved, because the runtime takes it out (`without_etag`) whenever what is known is not what that page showed."""
+
 Familiar = Callable[[Mapping[str, bytes]], Set[str]]
 """Told the fingerprints of rows by uid, says of which uids that very row is known to change nothing."""
 
@@ -25,6 +30,11 @@ Familiar = Callable[[Mapping[str, bytes]], Set[str]]
 def none_familiar(fingerprints: Mapping[str, bytes]) -> Set[str]:
     """For who knows nothing."""
     return frozenset()
+
+
+def without_etag(cursor: Cursor) -> Cursor:
+    """The cursor from which the next page shows everything, changed or not."""
+    return {name: value for name, value in cursor.items() if name != ETAG} if ETAG in cursor else cursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +50,7 @@ class Page:
     more: call again at once.
     path: what a first sight is called: SNAPSHOT for the first complete read, POLL or SWEEP afterwards.
     whole: the page is the entire collection, so a known uid that is in none of the above is a suspect for removal.
-        False whenever a row could not be identified.
+        False whenever a row could not be identified, and when the provider only says that nothing has changed.
     complete: a sweep ends with this page.
     caught_up_to: wall-clock seconds at which the request began whose answer completes the collection (everything
         that the provider showed before this moment is in this step or an earlier one); None while `more`.

@@ -1,8 +1,15 @@
 """StateRecord: the value of one record in the state topic, and the keys that are not documents.
 
 Keys: `source/collection/uid` for documents, `source/cursors/collection` for a feed's position,
-`source/counters/events` for the source's counters, `@/marker/shard` once per partition. Values are JSON objects with
-a format number; a record of a newer format stops the process that reads it instead of being guessed at.
+`source/counters/events` for the source's counters, `source/suspects/collection/uid` for documents that seem to be gone,
+`source/rounds/tag` for when the tag's members were read, `source/essences/collection` once the projection has changed,
+`@/marker/shard` once per partition. Values are JSON objects with a format number; a record of a newer format stops the
+process that reads it instead of being guessed at.
+
+A document's record also has the number of the projection (`essence`) that it was last compared under. Another number
+says that a difference may be one of the projection: then the published body stays, and `base` remembers what the
+provider shows instead, see `runtime.rebase`. A release that does not know `base` ignores it and compares with the
+published body, which under its own projection is what the provider shows; so the format did not change with it.
 """
 
 from __future__ import annotations
@@ -18,10 +25,17 @@ FORMAT = 1
 """Of the record's envelope. A reader refuses a higher one."""
 
 ESSENCE = 1
-"""Of the projection that `detect.essence` compares; a change re-bases documents silently."""
+"""Of the projection that is compared, `detect.essence` and the mapping before it; raise it with any change that makes
+another document of the same row. It re-bases documents silently."""
+
+ESSENCE_FIRST = 1
+"""Of what was written before anybody noted it."""
 
 CURSORS = "cursors"
 COUNTERS = "counters"
+SUSPECTS = "suspects"
+ESSENCES = "essences"
+ROUNDS = "rounds"
 MARKER_PREFIX = "@/marker/"
 HEARTBEAT_PREFIX = "@/heartbeat/"
 
@@ -33,12 +47,22 @@ class StateRecord(NamedTuple):
     version: the provider's change time of that body, microseconds since 1970.
     sequence: of the key's last event; 0 when it was stored without an event.
     refused: digest of a copy that could not be published, so that it is reported once and not at every poll.
+    base: digest of the essence that the provider shows while nothing has changed since `document` was published; None
+        when that is the document's own.
+    essence: number of the projection that the record was last compared under; 0: the present one.
     """
 
     document: Body | None
     version: int
     sequence: int
     refused: str | None = None
+    base: str | None = None
+    essence: int = 0
+
+    @property
+    def foreign(self) -> bool:
+        """True when it was last compared under another projection, of an older or a newer release."""
+        return self.essence not in (0, ESSENCE)
 
 
 class Counters(NamedTuple):
@@ -53,12 +77,14 @@ def encode_record(record: StateRecord, document_json: bytes | None = None) -> by
     """The record's bytes; `document_json` saves serialising a body that the caller has already."""
     value: dict[str, Any] = {
         "format": FORMAT,
-        "essence": ESSENCE,
+        "essence": record.essence or ESSENCE,
         "sequence": record.sequence,
         "version": record.version,
     }
     if record.refused is not None:
         value["refused"] = record.refused
+    if record.base is not None:
+        value["base"] = record.base
     value["document"] = orjson.Fragment(document_json) if document_json is not None else record.document
     return orjson.dumps(value)
 
@@ -67,7 +93,14 @@ def decode_record(value: bytes) -> StateRecord:
     """Raises `StateLost` for a record that a newer release wrote or that is not ours."""
     data = _checked(value)
     try:
-        return StateRecord(data["document"], data["version"], data["sequence"], data.get("refused"))
+        return StateRecord(
+            data["document"],
+            data["version"],
+            data["sequence"],
+            data.get("refused"),
+            data.get("base"),
+            data.get("essence", ESSENCE_FIRST),
+        )
     except KeyError as error:
         raise StateLost(f"a state record lacks the field {error}; was it written by something else?") from None
 
@@ -103,6 +136,21 @@ def cursor_key(source: str, collection: str) -> str:
 def counters_key(source: str) -> str:
     """Key of a source's counters."""
     return key_of(source, COUNTERS, "events")
+
+
+def suspect_key(source: str, collection: str, uid: str) -> str:
+    """Key of the record that says that a document seems to be gone; without uid the beginning of all of them."""
+    return key_of(source, SUSPECTS, f"{collection}/{uid}")
+
+
+def essence_key(source: str, collection: str) -> str:
+    """Key of what is known of a collection's projection."""
+    return key_of(source, ESSENCES, collection)
+
+
+def rounds_key(source: str, tag: str) -> str:
+    """Key of what is known about the reading of a tag's members."""
+    return key_of(source, ROUNDS, tag)
 
 
 def marker_key(shard: int) -> str:

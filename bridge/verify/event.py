@@ -11,8 +11,10 @@ from typing import Any, NamedTuple, Protocol
 
 import orjson
 
+from bridge.detect import edges
+
 STRUCTURED = b"application/cloudevents+json"
-_SHOW_AFTER = frozenset({"snapshot", "created", "updated", "renamed"})
+_SHOW_AFTER = frozenset({"snapshot", "created", "updated", "renamed", "tagged", "untagged"})
 _ATTRIBUTES = ("specversion", "type", "source", "id", "subject", "time", "sequence", "partitionkey")
 
 
@@ -129,3 +131,18 @@ def _check(event: SeenEvent, attributes: Mapping[str, Any], key: bytes | None) -
         raise NotAnEvent(f"its `after` does not go with {event.verb}")
     if event.verb in ("snapshot", "created") and event.before is not None:
         raise NotAnEvent("a first sight has a `before`")
+    if event.verb in ("tagged", "untagged"):
+        _check_edge(event)
+
+
+def _check_edge(event: SeenEvent) -> None:
+    """The tag that is named, and nothing else, is what `before` and `after` differ in."""
+    tag = event.data.get("tag")
+    uid = tag.get("uid") if isinstance(tag, dict) else None
+    if not isinstance(uid, str) or not uid:
+        raise NotAnEvent("it does not name a tag")
+    if not isinstance(event.before, dict) or not isinstance(event.before.get(edges.FIELD, []), list):
+        raise NotAnEvent("its `before` is not a customer")
+    wanted = edges.change(event.before, edges.EdgeMove(event.uid, uid, event.verb == "tagged"))
+    if wanted is None or wanted.after != event.after:
+        raise NotAnEvent(f"its documents do not differ by the tag that is {event.verb}")

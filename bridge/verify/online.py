@@ -1,10 +1,11 @@
 """Online: the state of a source against its provider, while both live on.
 
 The whole collection is read through the source's own feed, as the bridge reads it the first time, and compared with
-the state by essence. What differs is no break yet: the provider has moved since the state was read, or the bridge has
-not caught up, or a page dropped a row while rows changed. So each difference is looked at again, in the state and
-at the provider, until the state holds what the provider showed at some moment since, or the time is up. The requests
-count against the account's own limits, beside those of a running bridge.
+the state by essence, or by what a record says that the provider shows (see `StateRecord.base`). What differs is no
+break yet: the provider has moved since the state was read, or the bridge has not caught up, or a page dropped a row
+while rows changed. So each difference is looked at again, in the state and at the provider, until the state holds what
+the provider showed at some moment since, or the time is up. The requests count against the account's own limits,
+beside those of a running bridge.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Protocol, TypeVar
 
 from bridge.clock import Clock
 from bridge.detect.diff import detect
-from bridge.detect.essence import essence
+from bridge.detect.essence import essence, essence_digest
 from bridge.errors import CursorRejected, EnvironmentUnavailable, RetryLater, SourceError
 from bridge.model import Body, Collection, Document, key_of
 from bridge.publish.partitioner import partition_of
@@ -65,13 +66,17 @@ class StateView(Protocol):
 
 @dataclass(slots=True)
 class _Suspect:
-    """A uid that differs. shown: what the provider showed since, None for "gone". state: what the state has now."""
+    """A uid that differs. shown: by the provider since, None for "gone". state, base: what the state has now."""
 
     shown: list[Body | None] = field(default_factory=list)
     state: Body | None = None
+    base: str | None = None
 
     def agrees(self) -> bool:
-        return any(detect(self.state, shown) is None for shown in self.shown)
+        return any(detect(self.state, shown) is None or self._is_base(shown) for shown in self.shown)
+
+    def _is_base(self, shown: Body | None) -> bool:
+        return self.base is not None and shown is not None and essence_digest(shown) == self.base
 
 
 class KafkaStateView:
@@ -121,6 +126,25 @@ async def compare(
     return await _Comparison(source, feed, view, clock, progress).verdict(wait_s)
 
 
+async def patiently(
+    call: Callable[[], Awaitable[T]], clock: Clock, unreadable: Callable[[SourceError], EnvironmentUnavailable]
+) -> T:
+    """Wait as the provider asks, a bounded number of times. Raises `CursorRejected`, `EnvironmentUnavailable`."""
+    for _ in range(RETRIES_MAX):
+        try:
+            return await call()
+        except RetryLater as error:
+            await clock.sleep(min(RETRY_S_MAX, error.delay_s or RETRY_S))
+        except CursorRejected:
+            raise
+        except SourceError as error:
+            raise unreadable(error) from error
+    try:
+        return await call()
+    except SourceError as error:
+        raise unreadable(error) from error
+
+
 class _Comparison:
     def __init__(
         self, source: str, feed: Feed, view: Callable[[], StateView], clock: Clock, progress: Progress
@@ -130,7 +154,7 @@ class _Comparison:
         self._view = view
         self._clock = clock
         self._progress = progress
-        self._known: dict[str, int] = {}
+        self._known: dict[str, int | str] = {}
         self._refused: set[str] = set()
         self._suspects: dict[str, _Suspect] = {}
         self._uncounted = 0
@@ -163,7 +187,7 @@ class _Comparison:
             # The provider shows a copy that the state cannot have.
             self._refused.add(uid)
         elif record.document is not None:
-            self._known[uid] = document_digest(essence(record.document))
+            self._known[uid] = record.base or document_digest(essence(record.document))
 
     async def _read_provider(self) -> None:
         missing = set(self._known)
@@ -203,26 +227,15 @@ class _Comparison:
             cursor = page.cursor
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Wait as the provider asks, a bounded number of times. Raises `CursorRejected`, `EnvironmentUnavailable`."""
-        for _ in range(RETRIES_MAX):
-            try:
-                return await call()
-            except RetryLater as error:
-                await self._clock.sleep(min(RETRY_S_MAX, error.delay_s or RETRY_S))
-            except CursorRejected:
-                raise
-            except SourceError as error:
-                raise self._unreadable(error) from error
-        try:
-            return await call()
-        except SourceError as error:
-            raise self._unreadable(error) from error
+        return await patiently(call, self._clock, self._unreadable)
 
     def _unreadable(self, error: SourceError) -> EnvironmentUnavailable:
         return EnvironmentUnavailable(f"source {self._source}: {self._feed.collection} cannot be read: {error}")
 
     def _look_at(self, document: Document) -> None:
-        if self._known.get(document.uid) != document_digest(essence(document.body)):
+        known = self._known.get(document.uid)
+        based = isinstance(known, str)
+        if known != (essence_digest(document.body) if based else document_digest(essence(document.body))):
             self._suspect(document.uid, document.body)
 
     def _suspect(self, uid: str, shown: Body | None) -> None:
@@ -252,7 +265,7 @@ class _Comparison:
     def _update(self, uid: str, record: StateRecord | None) -> None:
         suspect = self._suspects.get(uid)
         if suspect is not None:
-            suspect.state = None if record is None else record.document
+            suspect.state, suspect.base = (None, None) if record is None else (record.document, record.base)
 
     def _drop_agreeing(self) -> None:
         for uid in [uid for uid, suspect in self._suspects.items() if suspect.agrees()]:

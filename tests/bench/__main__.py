@@ -2,7 +2,8 @@
 
     --quick      one population of 30,000, under three minutes; figures of less than 10 s each
     --json PATH  where the figures go as JSON
-    --only WORD  some of: read, latency, restore, takeover, sources, edges; --customers and --rounds for a closer look
+    --only WORD  some of: read, latency, restore, takeover, sources, slices, edges; --customers and --rounds for a closer
+                 look
 
 Starts an API process and, unless KAFKA_BOOTSTRAP_SERVERS names one, a Kafka; ends what it started.
 """
@@ -27,6 +28,7 @@ from bridge.sandbox.kafka import LocalKafka
 from tests.bench.edges import Edges, many_edges
 from tests.bench.figures import Bench, Cost, Figure
 from tests.bench.machine import Provider, api_limit, provider
+from tests.bench.slices import slices
 from tests.bench.sources import Crowd, crowds
 from tests.bench.table import show, write
 
@@ -43,6 +45,7 @@ class Plan:
     """One population. parts: see --only. sweep_s: of all rounds together.
 
     crowd: many sources, and edges: many memberships, whatever population.
+    sliced: the population that is read in slices, and before that one page after the other at 100 ms each.
     """
 
     customers: int
@@ -52,9 +55,10 @@ class Plan:
     latency_s: float
     crowd: Crowd | None = None
     edges: Edges | None = None
+    sliced: int = 0
 
 
-ALL = frozenset({"read", "latency", "restore", "takeover", "sources", "edges"})
+ALL = frozenset({"read", "latency", "restore", "takeover", "sources", "slices", "edges"})
 
 WITHOUT_KAFKA = frozenset({"edges"})
 
@@ -62,11 +66,12 @@ FULL = (
     Plan(
         100_000,
         3,
-        frozenset({"read", "latency", "takeover", "sources", "edges"}),
+        frozenset({"read", "latency", "takeover", "sources", "slices", "edges"}),
         12.0,
         12.0,
         Crowd(many=2_000, poll_s=30.0, large=250_000, rolling=2_000, rolling_poll_s=10.0),
         Edges(customers=1_000_000, tags=10_000, each=20),
+        sliced=100_000,
     ),
     Plan(1_000_000, 1, frozenset({"read", "restore"}), 12.0, 0.0),
 )
@@ -79,6 +84,7 @@ QUICK = (
         5.0,
         Crowd(many=200, poll_s=2.0, large=0, rolling=0, rolling_poll_s=0.0),
         Edges(customers=20_000, tags=1_000, each=20),
+        sliced=10_000,
     ),
 )
 
@@ -86,8 +92,10 @@ QUICK = (
 async def population(bench: Bench, plan: Plan) -> list[Figure]:
     """Everything that is measured with one population, with many sources, and with many memberships."""
     figures: list[Figure] = []
-    if plan.parts - {"sources", "edges"}:
+    if plan.parts - {"sources", "slices", "edges"}:
         figures += await one_source(bench, plan)
+    if "slices" in plan.parts and plan.sliced:
+        figures += await slices(bench, plan.sliced)
     if "sources" in plan.parts and plan.crowd is not None:
         figures += await crowds(bench, plan.crowd)
     if "edges" in plan.parts and plan.edges is not None:
@@ -216,7 +224,7 @@ def arguments() -> tuple[tuple[Plan, ...], Path]:
     given = parser.parse_args()
     plans: tuple[Plan, ...] = QUICK if given.quick else FULL
     if given.customers:
-        plans = (replace(plans[0], customers=given.customers, parts=ALL),)
+        plans = (replace(plans[0], customers=given.customers, sliced=given.customers, parts=ALL),)
     only = frozenset(given.only)
     plans = tuple(replace(plan, parts=plan.parts & only, rounds=given.rounds or plan.rounds) for plan in plans)
     return plans, given.json

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bridge.cli import main
 from bridge.config import load, parse, parse_duration, parse_rate
+from bridge.detect.scan import DeleteLimit
 from bridge.errors import ConfigurationError
 from bridge.model import Collection
 
@@ -74,6 +75,37 @@ def test_a_good_file_with_its_units() -> None:
 def test_a_mistake_is_named_with_its_place(old: str, new: str, expected: str) -> None:
     assert old in GOOD
     assert expected in problem(GOOD.replace(old, new))
+
+
+def test_users_of_an_account_and_of_another_owner() -> None:
+    source = parse(GOOD + 'collections = ["customers", "users"]\nowner = "P123"\n', "bridge.toml", Path(".")).sources[0]
+    settings = source.dintero()
+    assert settings.collections == {Collection.CUSTOMERS, Collection.USERS}
+    assert (settings.account, settings.owner) == ("T12345678", "P123")
+    assert "sources[1]: owner: must be P or T and 3 or 8 digits" in problem(GOOD + 'owner = "P1234"\n')
+
+
+def test_a_partner_is_an_account_for_its_users_alone() -> None:
+    partner = GOOD.replace("T12345678", "P123")
+    config = parse(partner + 'collections = ["users"]\n', "bridge.toml", Path("."))
+    assert config.sources[0].dintero().account == "P123"
+    for collections in ("", 'collections = ["customers"]\n', 'collections = ["users", "tags"]\n'):
+        assert 'sources[1]: account: is a partner, of which only users can be read: set collections = ["users"]' in (
+            problem(partner + collections)
+        )
+    assert "sources[1]: account: must be P or T and 8 digits" in problem(
+        GOOD.replace("T12345678", "P12") + 'collections = ["users"]\n'
+    )
+
+
+def test_how_many_pages_are_asked_side_by_side_is_for_the_file_to_say() -> None:
+    def lanes(line: str) -> int:
+        config = parse(GOOD.replace('request_budget = "300/m"', line), "bridge.toml", Path("."))
+        return config.sources[0].dintero().snapshot_parallelism
+
+    assert lanes("") == 4
+    assert lanes("snapshot_parallelism = 1") == 1
+    assert "snapshot_parallelism" in problem(GOOD + "snapshot_parallelism = 33")
 
 
 def test_two_sources_may_not_share_an_id() -> None:
@@ -193,7 +225,57 @@ def test_no_duration_is_negative_or_endless(key: str, value: str) -> None:
     assert "function" not in str(caught.value)
 
 
+def source_with(line: str) -> str:
+    lines = ["[kafka]", 'bootstrap_servers = ["k:9092"]', "[[sources]]", 'id = "a"', 'provider = "dintero"']
+    return "\n".join([*lines, 'account = "T12345678"', 'client_id = "c"', 'client_secret = "s"', line])
+
+
+def test_a_delete_limit_is_a_share_and_a_number() -> None:
+    config = parse(source_with('delete_limit = { share = "0.5%", documents = 10 }'), "x.toml", Path())
+    limit = config.sources[0].delete_limit.limit()
+    assert limit == DeleteLimit(0.005, 10)
+    assert parse(source_with(""), "x.toml", Path()).sources[0].delete_limit.limit() == DeleteLimit(0.05, 50)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ('{ share = "500%" }', r"sources\[1\]\.delete_limit\.share: a share is a percentage, such as"),
+        ("{ documents = -1 }", r"sources\[1\]\.delete_limit\.documents: "),
+        ("{ docments = 1 }", r'sources\[1\]\.delete_limit\.docments: unknown key; did you mean "documents"'),
+    ],
+)
+def test_a_wrong_delete_limit_is_named_with_its_place(value: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        parse(source_with(f"delete_limit = {value}"), "x.toml", Path())
+
+
 @pytest.mark.parametrize("listen", ["127.0.0.1:99999", "127.0.0.1", ":80"])
 def test_an_address_that_cannot_be_is_found_before_anything_is_touched(listen: str) -> None:
     with pytest.raises(ConfigurationError, match=r"x\.toml: http\.listen: "):
         parse(f'kafka.bootstrap_servers = ["k:9092"]\nhttp.listen = "{listen}"', "x.toml", Path())
+
+
+def test_a_poll_interval_may_be_a_range() -> None:
+    text = GOOD.replace('customers = "250ms"', 'customers = "1s..0.5m"')
+    source = parse(text, "bridge.toml", Path(".")).sources[0]
+    assert (source.poll_interval_s(Collection.CUSTOMERS), source.poll_interval_s_max(Collection.CUSTOMERS)) == (1, 30)
+    assert (source.poll_interval_s(Collection.TAGS), source.poll_interval_s_max(Collection.TAGS)) == (60, 60)
+    assert source.poll_interval_s_max(Collection.USERS) == 5
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("30s..1s", "a range begins with the shorter interval"),
+        ("0s..30s", "an interval is longer than 0s"),
+        ("1s..", "a duration is a number with a unit"),
+        ("..30s", "a duration is a number with a unit"),
+        ("1s..2s..3s", "a duration is a number with a unit"),
+        ("1..30s", "a duration is a number with a unit"),
+        ("1s..999d", "a duration lies between"),
+    ],
+)
+def test_a_range_that_is_none_says_why(value: str, said: str) -> None:
+    text = GOOD.replace('customers = "250ms"', f'customers = "{value}"')
+    assert problem(text).startswith(f"bridge.toml: sources[1].poll_interval: {said}")

@@ -58,6 +58,7 @@ def offline(tmp_path: Path) -> Path:
         ["state", "list"],
         ["state", "export"],
         ["verify"],
+        ["plan"],
         ["schema"],
         ["schema", "export"],
         ["schema", "diff"],
@@ -69,12 +70,12 @@ def test_help_has_an_example_on_every_level(arguments: list[str]) -> None:
     assert "Example:  bridge" in result.output
 
 
-@pytest.mark.parametrize("command", [["topics"], ["tail"], ["state", "list"], ["verify"]])
+@pytest.mark.parametrize("command", [["topics"], ["tail"], ["state", "list"], ["verify"], ["plan"]])
 def test_without_a_configuration_it_is_wrong_usage(command: list[str]) -> None:
     assert run(*command).exit_code == 2
 
 
-@pytest.mark.parametrize("command", [["topics"], ["tail"], ["verify"]])
+@pytest.mark.parametrize("command", [["topics"], ["tail"], ["verify"], ["plan"]])
 def test_a_configuration_that_is_not_there_is_told(command: list[str], tmp_path: Path) -> None:
     result = run(*command, "-c", tmp_path / "none.toml")
     assert result.exit_code == 2
@@ -82,7 +83,7 @@ def test_a_configuration_that_is_not_there_is_told(command: list[str], tmp_path:
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("command", [["topics"], ["tail"], ["verify"]])
+@pytest.mark.parametrize("command", [["topics"], ["tail"], ["verify"], ["plan"]])
 def test_without_kafka_it_is_the_environment(command: list[str], offline: Path) -> None:
     result = run(*command, "-c", offline)
     assert result.exit_code == 3
@@ -108,6 +109,7 @@ def test_a_key_that_is_none_is_told(offline: Path) -> None:
 
 
 def test_an_unknown_source_is_answered_with_the_nearest(offline: Path) -> None:
+    assert "did you mean acme?" in run("plan", "-c", offline, "--source", "acne").stderr
     result = run("verify", "-c", offline, "--source", "acne", "--online")
     assert result.exit_code == 2
     assert "did you mean acme?" in result.stderr

@@ -31,33 +31,43 @@ class Provider:
     world: World
     api: SandboxApi
     clock: VirtualClock
+    lanes: int = 1
 
     def feed(self) -> Feed:
         """A new one each time: a feed keeps no position of its own."""
         settings = dintero.DinteroSettings.model_validate(
             {
                 "source": "acme",
+                "collections": frozenset({self.collection}),
                 "account": self.world.account,
                 "client_id": CLIENT_ID,
                 "client_secret": CLIENT_SECRET,
                 "page_limit": 7,
                 "request_rate": 10_000,
+                "snapshot_parallelism": self.lanes,
             }
         )
         return dintero.build(settings, self.api, self.clock, Observer(), lambda: 0.0).feeds[self.collection]
 
     def uids(self) -> set[str]:
+        if self.collection is Collection.USERS:
+            return set(self.world.staff.users)
         if self.collection is Collection.TAGS:
             return set(self.world.tags)
         customers = self.world.customers
         return {customers.uids[row] for row in customers.live_row_of.values()}
 
     def add(self) -> str:
+        if self.collection is Collection.USERS:
+            return str(self.world.staff.create_user({"email": "new@backoffice.example"})["id"])
         if self.collection is Collection.TAGS:
             return str(self.world.create_tag("new")["id"])
         return str(self.world.create_customer({"first_name": "New"})["id"])
 
     def remove(self, uid: str) -> None:
+        if self.collection is Collection.USERS:
+            self.world.staff.delete_user(uid)
+            return
         if self.collection is Collection.TAGS:
             self.world.delete_tag(uid)
             return
@@ -71,18 +81,19 @@ class Provider:
 Case = Callable[[Provider], Awaitable[None]]
 
 
-def of_each(case: Case) -> Callable[[Collection], None]:
-    """A case as a test of each feed, in virtual time."""
+def of_each(case: Case) -> Callable[[Collection, int], None]:
+    """A case as a test of each feed, in virtual time. lanes: in how many places customers are first read at once."""
 
-    def test(collection: Collection) -> None:
+    def test(collection: Collection, lanes: int) -> None:
         async def main(clock: VirtualClock) -> None:
             world = World(1, 40, 12, Rates(), clock)
-            await case(Provider(collection, world, SandboxApi(world, Switches(), clock), clock))
+            await case(Provider(collection, world, SandboxApi(world, Switches(), clock), clock, lanes))
 
         run_virtual(main)
 
     test.__name__, test.__doc__ = getattr(case, "__name__", "test"), case.__doc__
-    return pytest.mark.parametrize("collection", [Collection.CUSTOMERS, Collection.TAGS])(test)
+    cases = [(Collection.CUSTOMERS, 1), (Collection.CUSTOMERS, 4), (Collection.TAGS, 1), (Collection.USERS, 1)]
+    return pytest.mark.parametrize(("collection", "lanes"), cases)(test)
 
 
 async def read(provider: Provider, cursor: Cursor | None) -> list[Page]:
@@ -188,7 +199,7 @@ async def test_a_shape_that_nobody_declared_is_an_error_and_never_an_end_or_a_de
 
 
 async def test_a_cursor_of_something_else_is_rejected() -> None:
-    """Only where a cursor means anything: tags are read as a whole each time."""
+    """Only where a cursor means anything: tags and users are read as a whole each time."""
     clock: Any = VirtualClock()
     world = World(1, 5, 2, Rates(), clock)
     provider = Provider(Collection.CUSTOMERS, world, SandboxApi(world, Switches(), clock), clock)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bridge.detect.diff import detect
 from bridge.detect.essence import essence
-from bridge.detect.scan import DeleteLimit, suspects
+from bridge.detect.scan import DeleteLimit, Uids
 
 SCALARS = st.booleans() | st.integers(-3, 3) | st.text(max_size=3)
 JSON = st.recursive(
@@ -94,4 +94,10 @@ def test_many_missing_at_once_are_held_and_few_are_not() -> None:
     assert limit.holds(51, 60)
     assert not limit.holds(51, 10_000)
     assert limit.holds(501, 10_000)
-    assert suspects(["a", "b", "c"], ["b", "d"]) == ["a", "c"]
+
+
+@given(st.sets(st.text(max_size=3)), st.sets(st.text(max_size=3)))
+def test_many_uids_are_compared_piece_by_piece(known: set[str], seen: set[str]) -> None:
+    missing = set().union(*Uids([*known, *known]).minus(Uids(seen)))
+    assert {uid for uid in known if hash(uid) in missing} == known - seen
+    assert set().union(*Uids(known).having(seen)) == known & seen

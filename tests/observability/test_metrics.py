@@ -36,6 +36,7 @@ CONTRACT = {
     "bridge_loop_lag_seconds": ("histogram", set()),
     "bridge_deletions_held": ("gauge", {"source", "collection"}),
     "bridge_feeds_parked": ("gauge", {"source", "collection"}),
+    "bridge_commands_total": ("counter", {"source", "kind", "outcome"}),
     "bridge_deadletters_total": ("counter", {"reason"}),
     "bridge_loop_progress_timestamp_seconds": ("gauge", {"source", "collection"}),
     "bridge_build_info": ("gauge", {"version", "python"}),
@@ -56,6 +57,7 @@ def touch_everything(metrics: Metrics) -> None:
     metrics.published("acme", "bridge.customer.created.v1", 2)
     metrics.change_latency("acme", CUSTOMERS, Path.POLL, 3.0)
     metrics.transaction(TransactionResult.COMMITTED, 0.02)
+    metrics.command("acme", "pause", "applied")
     metrics.deadletter("malformed")
     metrics.shards_owned(4)
     metrics.restored(0.4)
@@ -118,6 +120,7 @@ def test_the_number_of_series_does_not_depend_on_what_comes_from_outside() -> No
                 metrics.api_request(source, endpoint, status, 0.1)
         metrics.published(source, "unheard.of")
         metrics.api_throttled(source, 1)
+        metrics.command(source, "whatever", "whatever")
     metrics.deadletter("whatever")
     before = set(series_of(metrics))
 
@@ -127,6 +130,7 @@ def test_the_number_of_series_does_not_depend_on_what_comes_from_outside() -> No
         metrics.published(source, kind)
         metrics.api_budget(source, 1)
         metrics.api_throttled(source, 1)
+        metrics.command(source, kind, reason)
         metrics.deadletter(reason)
         metrics.caught_up(source, CUSTOMERS, 1.0)
         metrics.loop_progress(source, CUSTOMERS)

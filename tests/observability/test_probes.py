@@ -132,6 +132,7 @@ async def test_ready_has_one_line_per_source_and_shard(running: Running) -> None
                 "owned_here": True,
                 "ready": True,
                 "staleness_s": 42.0,
+                "paused": [],
                 "error": "RetryLater: answered 503",
             },
             {
@@ -141,6 +142,7 @@ async def test_ready_has_one_line_per_source_and_shard(running: Running) -> None
                 "owned_here": False,
                 "ready": False,
                 "staleness_s": None,
+                "paused": [],
                 "error": None,
             },
         ],

@@ -112,18 +112,25 @@ class KeptStore(MemoryStore):
 class House:
     """One provider, one Kafka, and the lives of one shard between them."""
 
-    def __init__(self, clock: VirtualClock, customers: int = 50, tags: int = 8, **switches: str) -> None:
+    def __init__(self, clock: VirtualClock, customers: int = 50, tags: int = 8, **switches: str | int) -> None:
+        """Of the switches one is the reader's: `lanes`, pages of the first reading that are asked side by side."""
+        lanes = int(switches.pop("lanes", 4))
         self.clock = clock
         self.kafka = Kafka()
         self.store: Store = KeptStore()
         self.world = World(1, customers, tags, Rates(), clock)
         self.api = SandboxApi(self.world, Switches.parse([f"{k}={v}" for k, v in switches.items()]), clock)
         account = Account("acme", "dintero", "T12345678")
-        self.metrics = Metrics(
-            clock, Vocabulary(frozenset({"acme"}), frozenset(), frozenset(), frozenset({"unknown_kind"})), "0"
-        )
+        nothing: frozenset[str] = frozenset()
+        words = Vocabulary(frozenset({"acme"}), nothing, nothing, nothing, frozenset({"pause"}), frozenset({"applied"}))
+        self.metrics = Metrics(clock, words, "0")
         settings = dintero.DinteroSettings(
-            source="acme", account="T12345678", client_id="sandbox", client_secret="sandbox-secret", request_rate=1000
+            source="acme",
+            account="T12345678",
+            client_id="sandbox",
+            client_secret="sandbox-secret",
+            request_rate=1000,
+            snapshot_parallelism=lanes,
         )
         self.source = dintero.build(settings, self.api, clock, _Silent(), lambda: 0.0)
         self.reader = SourceReader(

@@ -106,19 +106,21 @@ def test_sources_that_want_more_than_there_is_are_read_equally_often_and_none_wa
     run_virtual(main)
 
 
-def test_who_waits_for_a_commit_holds_no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("lanes", "most"), [(1, 5), (4, 24)])
+def test_who_waits_for_a_commit_holds_no_page(monkeypatch: pytest.MonkeyPatch, lanes: int, most: int) -> None:
     """A page is a megabyte of objects, and thousands of feeds may wait while Kafka does not answer."""
     monkeypatch.setattr(ledger, "BATCH_RECORDS_MAX", 50)
 
     async def main(clock: VirtualClock) -> None:
-        house = House(clock, customers=1_200)
+        house = House(clock, customers=1_200, lanes=lanes)
         house.kafka.stuck = True
         shard = house.shard()
         async with asyncio.TaskGroup() as group:
             task = group.create_task(shard.serve())
             await clock.sleep(10)
             asked = house.api.statistics().requests["customers 200"]
-            assert 1 <= asked <= 5  # for the batch in flight, the open one, and what was asked ahead
+            # For the batch in flight, the open one, and what was asked ahead; in slices, also how to cut them.
+            assert 1 <= asked <= most
             gc.collect()
             assert not any(isinstance(thing, Page) for thing in gc.get_objects())
             task.cancel()

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from bridge.errors import Malformed
 from bridge.model import Collection, Path
+from bridge.runtime.loop import SourceLoop
 from bridge.runtime.parking import PARKED_AFTER, PARKED_RETRY_S, Parking, Surprises
-from bridge.runtime.reading import Reading
 from bridge.runtime.schedule import RETRY_DELAY_S_FIRST
 from bridge.runtime.step import SourceStep
 from bridge.source.feed import Page
@@ -32,7 +32,7 @@ def parked(house: House) -> dict[str, float]:
     return {line.split('"')[1]: float(line.rsplit(" ", 1)[1]) for line in lines}
 
 
-def status(process: Process, collection: Collection) -> Reading:
+def status(process: Process, collection: Collection) -> SourceLoop:
     assignment = process.supervisor.assignment
     assert assignment is not None
     (owner,) = assignment.owners.values()

@@ -41,7 +41,9 @@ class Desk:
         self.step = SourceStep(EventBuilder(ACCOUNT), self.ledger, TOPICS, settings, SystemClock())
 
     def absorb(self, page: Page, collection: Collection = CUSTOMERS, gone: dict[str, int] | None = None) -> None:
-        self.step.absorb(collection, page, dict.fromkeys(gone or {}), gone or {})
+        self.step.absorb(collection, page)
+        if gone:
+            self.step.settle(collection, dict.fromkeys(gone), gone, page.path)
 
     def commit(self) -> list[tuple[str, Any, dict[str, bytes]]]:
         """What was in the batch for other topics: (topic, JSON, headers)."""

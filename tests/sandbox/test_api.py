@@ -924,3 +924,31 @@ async def test_a_cut_answer_breaks_the_connection_and_a_slow_one_arrives() -> No
         async with session.get(target) as response:
             assert len(await response.json()) >= 10
         assert client.clock.now == pytest.approx(BEGIN_S + 3)
+
+
+# The limit per minute.
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("none", {}),
+        ("x", {"x-ratelimit-limit": "5", "x-ratelimit-remaining": "3", "x-ratelimit-reset": "1770000060"}),
+        ("ratelimit", {"ratelimit-limit": "5", "ratelimit-remaining": "3", "ratelimit-reset": "60"}),
+        ("draft", {"ratelimit": "limit=5, remaining=3, reset=60", "ratelimit-policy": "5;w=60"}),
+    ],
+)
+def test_what_is_left_of_the_limit_is_told_as_the_switch_says(form: str, expected: dict[str, str]) -> None:
+    client = Client(limit_per_minute=5, limit_headers=form)
+    response = client.call("GET", "/customers/tags")  # after the login
+    assert {name: text for name, text in response.headers.items() if "ratelimit" in name} == expected
+
+
+def test_what_is_beyond_the_limit_is_refused_until_the_next_minute() -> None:
+    client = Client(limit_per_minute=3, fault_429_retry_after="date")
+    statuses = [client.call("GET", "/customers/tags").status for _ in range(4)]
+    assert statuses == [200, 200, 429, 429]
+    hint = client.call("GET", "/customers/tags").headers["retry-after"]
+    assert parsedate_to_datetime(hint).timestamp() == 1_770_000_060
+    client.clock.now = 1_770_000_060.0
+    assert client.call("GET", "/customers/tags").status == 200

@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from unittest.mock import patch
 
+from bridge.commands.outcome import Outcome
 from bridge.errors import CommitUnknown
-from bridge.model import Collection, Document, Path
+from bridge.model import Collection, Document, Path, key_of
 from bridge.publish.transaction import Producer, Receipt, Record
+from bridge.runtime.inbox import DONE, InboxDesk
 from bridge.runtime.ledger import Batch, Ledger
-from bridge.runtime.reading import Reading
+from bridge.runtime.progress import ProgressBook
+from bridge.runtime.removal import Removal
 from bridge.runtime.shard import Shard, ShardState
 from bridge.runtime.step import SourceStep
 from bridge.sandbox.broker.inbox import FakeInbox
@@ -24,7 +28,8 @@ from bridge.sandbox.broker.producer import FakeProducer
 from bridge.sandbox.simulate import Defect
 from bridge.sandbox.simulation.story import teller
 from bridge.source.dintero.cursor import STEP_BACK, Poll, Sweep
-from bridge.source.dintero.customers import CustomersFeed, _Rows
+from bridge.source.dintero.customers import CustomersFeed
+from bridge.source.dintero.rows import Rows
 from bridge.source.feed import Cursor, Page
 from bridge.store.base import Store
 from bridge.store.record import Counters, counters_key, cursor_key, decode_json, encode_counters, encode_json
@@ -59,11 +64,17 @@ def events_outside_the_transaction() -> Iterator[None]:
 def confirming_read_skipped() -> Iterator[None]:
     """What a reading misses is gone."""
 
-    async def believe(self: Reading, page: Page) -> Mapping[str, Document | None]:
-        uids = [gone.uid for gone in page.gone] + (self._missing(page) if page.whole else [])
-        return dict.fromkeys(uids)
+    init = Removal.__init__
 
-    with patch.object(Reading, "_confirm", believe):
+    def trusting(self: Removal, *args: Any) -> None:
+        init(self, *args)
+
+        async def nothing(known: Sequence[Document]) -> Mapping[str, Document | None]:
+            return {document.uid: None for document in known}
+
+        self._feed = cast(Any, SimpleNamespace(fetch=nothing, collection=self._feed.collection))
+
+    with patch.object(Removal, "__init__", trusting):
         yield
 
 
@@ -73,7 +84,7 @@ def step_past_a_tie() -> Iterator[None]:
     after = CustomersFeed._after_full_page
 
     def past(
-        self: CustomersFeed, state: Poll, since: int, mapped: _Rows, answer: Any
+        self: CustomersFeed, state: Poll, since: int, mapped: Rows, answer: Any
     ) -> tuple[Poll | Sweep, bool, bool]:
         own = [moment for moment in mapped.times if moment >= since]
         if own and own[-1] - STEP_BACK <= since:
@@ -100,9 +111,9 @@ def stale_page_published() -> Iterator[None]:
     """The copy that arrives last wins, however old it is."""
     absorb = SourceStep.absorb
 
-    def by_arrival(self: SourceStep, collection: Collection, page: Page, confirmed: Any, gone_at: Any) -> Any:
+    def by_arrival(self: SourceStep, collection: Collection, page: Page) -> Any:
         last = {document.uid: document._replace(version=0) for document in page.documents}
-        return absorb(self, collection, replace(page, documents=list(last.values())), confirmed, gone_at)
+        return absorb(self, collection, replace(page, documents=list(last.values())))
 
     with patch.object(SourceStep, "absorb", by_arrival):
         yield
@@ -111,14 +122,15 @@ def stale_page_published() -> Iterator[None]:
 @defect
 def sequence_reused_after_a_failed_commit() -> Iterator[None]:
     """The counters are stored one step late, so a new life begins with numbers that are taken."""
-    finish = SourceStep._finish
+    end = SourceStep._end
 
-    def late(self: SourceStep, collection: Collection, cursor: Cursor, before: Counters) -> None:
-        finish(self, collection, cursor, before)
+    def late(self: SourceStep, collection: Collection, before: Counters, *args: Any, **options: Any) -> int:
+        events = end(self, collection, before, *args, **options)
         if self._counters is not before:
             self._ledger.put(counters_key(self._source), encode_counters(before))
+        return events
 
-    with patch.object(SourceStep, "_finish", late):
+    with patch.object(SourceStep, "_end", late):
         yield
 
 
@@ -126,7 +138,7 @@ def sequence_reused_after_a_failed_commit() -> Iterator[None]:
 def sequence_counted_in_memory() -> Iterator[None]:
     """A failed commit does not give its numbers back."""
     kept: dict[tuple[str, str], Counters] = {}
-    init, finish = SourceStep.__init__, SourceStep._finish
+    init, end = SourceStep.__init__, SourceStep._end
 
     def remember(self: SourceStep, *args: Any) -> None:
         init(self, *args)
@@ -134,11 +146,12 @@ def sequence_counted_in_memory() -> Iterator[None]:
         if known is not None and known.sequence > self._counters.sequence:
             self._counters = self._counters._replace(sequence=known.sequence)
 
-    def keep(self: SourceStep, *args: Any) -> None:
-        finish(self, *args)
+    def keep(self: SourceStep, *args: Any, **options: Any) -> int:
+        events = end(self, *args, **options)
         kept[teller.get(), self._source] = self._counters
+        return events
 
-    with patch.object(SourceStep, "__init__", remember), patch.object(SourceStep, "_finish", keep):
+    with patch.object(SourceStep, "__init__", remember), patch.object(SourceStep, "_end", keep):
         yield
 
 
@@ -174,10 +187,10 @@ def watermark_too_early() -> Iterator[None]:
 def cursor_not_in_the_transaction() -> Iterator[None]:
     """The cursor is kept as soon as the page is read."""
     kept: dict[tuple[str, Collection], bytes] = {}
-    finish = SourceStep._finish
+    keep_cursor = SourceStep._keep_cursor
 
-    def keep(self: SourceStep, collection: Collection, cursor: Cursor, before: Counters) -> None:
-        finish(self, collection, cursor, before)
+    def keep(self: SourceStep, collection: Collection, cursor: Cursor) -> None:
+        keep_cursor(self, collection, cursor)
         self._ledger.open.state.pop(cursor_key(self._source, collection), None)
         kept[self._source, collection] = encode_json(cursor)
 
@@ -185,7 +198,7 @@ def cursor_not_in_the_transaction() -> Iterator[None]:
         stored = kept.get((self._source, collection))
         return decode_json(stored) if stored else None
 
-    with patch.object(SourceStep, "_finish", keep), patch.object(SourceStep, "cursor", recall):
+    with patch.object(SourceStep, "_keep_cursor", keep), patch.object(SourceStep, "cursor", recall):
         yield
 
 
@@ -363,4 +376,30 @@ def fingerprint_kept_of_what_was_not_committed() -> Iterator[None]:
         return {uid for uid, found in fingerprints.items() if kept.get((collection.value, uid)) == found}
 
     with patch.object(SourceStep, "absorb", note), patch.object(SourceStep, "familiar", recall):
+        yield
+
+
+@defect
+def done_command_not_remembered() -> Iterator[None]:
+    """A command that comes again is done again."""
+    answer = InboxDesk._answer
+
+    def forget(self: InboxDesk, source: str, digest: str, outcome: Outcome) -> None:
+        answer(self, source, digest, outcome)
+        del self._ledger.open.state[key_of(source, DONE, outcome.id)]
+
+    with patch.object(InboxDesk, "_answer", forget):
+        yield
+
+
+@defect
+def progress_written_for_what_is_not_read() -> Iterator[None]:
+    """The progress topic says "until now" where it should say "until that reading began"."""
+    note = ProgressBook.note
+
+    def boast(self: ProgressBook, batch: Batch) -> None:
+        note(self, batch)
+        self._moved.update(dict.fromkeys(batch.caught_up, self._clock.wall()))
+
+    with patch.object(ProgressBook, "note", boast):
         yield

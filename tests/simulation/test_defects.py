@@ -41,6 +41,10 @@ def changes_show_late(plan: Plan) -> bool:
     return plan.switches["late_visibility_s"] != 0.0 and not plan.blind and plan.rates.per_second() > 0
 
 
+def signals(plan: Plan) -> bool:
+    return plan.weights["signal"] > 0
+
+
 HUNTS = {
     "events outside the transaction": Hunt(40),
     "confirming read skipped": Hunt(100),
@@ -64,6 +68,8 @@ HUNTS = {
     "sweep over at its first page": Hunt(100, lambda plan: plan.blind),
     "every known row is familiar": Hunt(20),
     "fingerprint kept of what was not committed": Hunt(60),
+    "done command not remembered": Hunt(60, signals),
+    "progress written for what is not read": Hunt(100),
 }
 
 

@@ -18,62 +18,16 @@ from bridge.sandbox.switches import Switches
 from bridge.sandbox.world import Rates, World
 from bridge.source.dintero import DinteroSource
 from bridge.source.dintero.cursor import Poll, Sweep, UnknownCursor, dump, load
-from bridge.source.feed import Cursor, Feed, Page, none_familiar
+from bridge.source.feed import Cursor, Feed, none_familiar
 from bridge.source.transport import Request, Response
+from tests.source.mirror import PAGES_MAX, Mirror
 from tests.source.providing import USERS, Provider, answer, dated, query_of, source_over
 from tests.source.rows import customer_row, tombstone_row, uid_of
 from tests.support.clock import WALL_START, VirtualClock, run_virtual
 
-PAGES_MAX = 500
-"""No reading in these tests needs more; a reading that does never ends."""
-
 
 def customers_of(provider: Any, clock: VirtualClock, **settings: Any) -> Feed:
     return source_over(provider, clock, request_rate=10_000, **settings).feeds[Collection.CUSTOMERS]
-
-
-class Mirror:
-    """What a reader of the feed knows: documents by uid, as the step above would keep them."""
-
-    def __init__(self, feed: Feed, clock: VirtualClock) -> None:
-        self.feed = feed
-        self.clock = clock
-        self.cursor: Cursor | None = None
-        self.documents: dict[str, Document] = {}
-        self.pages: list[Page] = []
-
-    async def step(self) -> Page:
-        page = await self.feed.page(self.cursor)
-        suspects = [self.documents[gone.uid] for gone in page.gone if gone.uid in self.documents]
-        confirmed = await self.feed.fetch(suspects) if suspects else {}
-        for document in (*page.documents, *(found for found in confirmed.values() if found)):
-            known = self.documents.get(document.uid)
-            if known is None or not document.version or document.version >= known.version:
-                self.documents[document.uid] = document
-        for uid, found in confirmed.items():
-            if found is None:
-                del self.documents[uid]
-        assert page.caught_up_to is None or not page.more
-        self.cursor = page.cursor
-        self.pages.append(page)
-        return page
-
-    async def read(self) -> Page:
-        """Until nothing more is to be read at once."""
-        for _ in range(PAGES_MAX):
-            page = await self.step()
-            if not page.more:
-                return page
-        raise AssertionError("the reading does not end")
-
-    async def settle(self, interval_s: float = 5.0) -> Page:
-        """Poll until the feed says that it has caught up."""
-        for _ in range(100):
-            page = await self.read()
-            if page.caught_up_to is not None:
-                return page
-            await self.clock.sleep(interval_s)
-        raise AssertionError("the feed does not catch up")
 
 
 class Shop:
@@ -132,7 +86,7 @@ def uids(*numbers: int) -> set[str]:
 def test_the_first_reading_is_a_sweep_and_polling_follows() -> None:
     async def main(clock: VirtualClock) -> None:
         shop = Shop(clock, [customer_row(number, WALL_START - 1000 + number) for number in range(250)])
-        mirror = Mirror(customers_of(Provider(shop), clock), clock)
+        mirror = Mirror(customers_of(Provider(shop), clock, snapshot_parallelism=1), clock)
         page = await mirror.read()
         assert set(mirror.documents) == uids(*range(250))
         assert page.caught_up_to == clock.wall()
@@ -280,6 +234,33 @@ def test_a_cursor_that_runs_in_a_circle_is_noticed(length: int) -> None:
         with pytest.raises(Malformed, match="ignores the cursor"):
             await mirror.read()
         assert len(mirror.pages) < 8 * length + 8
+
+    run_virtual(main)
+
+
+def test_an_id_that_changes_hands_amid_a_sweep_does_not_pass_for_a_circle_for_ever() -> None:
+    """Found by the simulator: the position of the sweep was refused at each attempt, and polls had to wait for it."""
+
+    async def main(clock: VirtualClock) -> None:
+        rows = [customer_row(number, WALL_START - 1000) for number in range(500)]
+        mark = rows[199]["customer_id"]
+
+        def play(request: Request) -> Response:
+            query = query_of(request)
+            if "since_datetime" in query:
+                return dated([], clock.wall())
+            after = query.get("starting_after")
+            if after == rows[299]["customer_id"]:
+                rows[199]["customer_id"], rows[399]["customer_id"] = "renamed", mark
+            names = [row["customer_id"] for row in rows]
+            first = 0 if after is None else names.index(after) + 1
+            return dated(rows[first : first + 100], clock.wall())
+
+        mirror = Mirror(customers_of(Provider(play), clock, cursor_kind="customer_id"), clock)
+        await mirror.settle()
+        assert {document.body["customer_id"] for document in mirror.documents.values()} == {
+            row["customer_id"] for row in rows
+        }
 
     run_virtual(main)
 

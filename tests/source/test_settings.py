@@ -38,6 +38,8 @@ GOOD: dict[str, Any] = {"source": "acme", "account": ACCOUNT, "client_id": "clie
         {"base_url": "http://localhost@evil.example/"},
         {"base_url": "ftp://localhost/"},
         {"cursor_kind": "uuid"},
+        {"snapshot_parallelism": 0},
+        {"snapshot_parallelism": 33},
         {"page_limit": 101},
         {"page_limit": 0},
         {"poll_overlap_s": 0},

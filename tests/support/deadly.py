@@ -146,7 +146,7 @@ STEPS: dict[str, Step] = {
     "snapshot page": after(step.SourceStep, "absorb", _reads(Path.SNAPSHOT)),
     "sweep page": after(step.SourceStep, "absorb", _reads(Path.SWEEP)),
     "diffed": after(step, "detect"),
-    "cursor kept": after(step.SourceStep, "_finish"),
+    "cursor kept": after(step.SourceStep, "_keep_cursor"),
     "begun": after(AIOKafkaProducer, "begin_transaction"),
     "sent": after(AIOKafkaProducer, "send_batch"),
     "acknowledged": after(producer.KafkaProducer, "_acknowledged"),

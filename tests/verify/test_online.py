@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
+from bridge.detect.essence import essence_digest
 from bridge.errors import AccessDenied, CursorRejected, EnvironmentUnavailable, RetryLater, SourceError
 from bridge.model import Body, Collection, Document, Gone, Path, Reject
 from bridge.source.feed import Cursor, Familiar, Page, none_familiar
@@ -76,6 +77,10 @@ class State:
     def put(self, uid: str, body: Body | None, refused: str | None = None) -> None:
         self.log.append((uid, None if body is None and refused is None else StateRecord(body, 0, 1, refused)))
 
+    def rebase(self, uid: str, body: Body, shown: Body) -> None:
+        """Published was `body`; a newer release makes `shown` of the same row."""
+        self.log.append((uid, StateRecord(body, 0, 1, base=essence_digest(shown))))
+
     def view(self) -> View:
         return View(self)
 
@@ -102,6 +107,15 @@ def look(provider: Provider, state: State, wait_s: float = 60.0) -> Verdict:
 @pytest.fixture
 def documents() -> dict[str, Body]:
     return {uid: customer(uid) for uid in "abcdefgh"}
+
+
+def test_what_a_newer_release_makes_of_the_same_row_is_no_difference(documents: dict[str, Body]) -> None:
+    state = State(documents)
+    state.rebase("a", documents["a"], {**documents["a"], "tier": "gold"})
+    assert look(Provider({**documents, "a": {**documents["a"], "tier": "gold"}}), state).ok
+    assert look(Provider(documents), state).ok  # the older release looks
+    verdict = look(Provider({**documents, "a": {**documents["a"], "tier": "silver"}}), state)
+    assert {kind for _, kind in verdict.counts} == {"provider_differs"}
 
 
 def test_the_same_is_ok(documents: dict[str, Body]) -> None:

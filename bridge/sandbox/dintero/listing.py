@@ -84,7 +84,8 @@ def _parse(call: Call) -> Query:
         raise RequestRefused(f"limit must be 1 to {LIMIT_MAX}", status=400)
     since, after = _cursors(call)
     kinds = _kinds(call.first("type"))
-    if call.flag("include_deleted") and not (since is not None and call.switches.tombstones_in_since == "never"):
+    hidden = call.switches.tombstones == "never" or (since is not None and call.switches.tombstones_in_since == "never")
+    if call.flag("include_deleted") and not hidden:
         kinds = _with_deleted(kinds, call.first("type"))
     return Query(kinds, int(limit), call.flag("total"), since, after, call.first("tag_id"), filters_of(call))
 

@@ -42,6 +42,9 @@ class Rates(Knobs):
     delete: float = _rate()
     tag_create: float = _rate()
     tag_delete: float = _rate()
+    user_create: float = _rate()
+    user_edit: float = _rate()
+    user_delete: float = _rate()
 
     def weights(self) -> dict[str, float]:
         """Rate by kind."""
@@ -143,6 +146,20 @@ class Life:
             # The least used of three: people tidy up what nobody uses, and one change stays one small change.
             choices = [self._some_tag() for _ in range(3)]
             self._world.delete_tag(min(choices, key=lambda tag: len(self._world.customers.members[tag])), at=at)
+
+    def _user_create(self, at: float) -> None:
+        self._world.staff.invent(self._rng, self._next(), at=at)
+
+    def _user_edit(self, at: float) -> None:
+        if self._world.staff.users:
+            self._world.staff.edit(self._rng, self._some_user(), self._next(), at=at)
+
+    def _user_delete(self, at: float) -> None:
+        if self._world.staff.users:
+            self._world.staff.delete_user(self._some_user(), at=at)
+
+    def _some_user(self) -> str:
+        return self._rng.choice(list(self._world.staff.users))
 
     def _someone(self) -> int | None:
         """A living customer, or None when that is hard to find."""

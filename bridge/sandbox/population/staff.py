@@ -1,7 +1,7 @@
 """Management users and their roles: everyone with access to the account.
 
-They change on request only. `last_seen_at` moves with the clock, as it does wherever people log in: noise that a
-change detector has to ignore.
+They change on request, or at the rates of a living world. `last_seen_at` moves with the clock, as it does wherever
+people log in: noise that a change detector has to ignore.
 """
 
 from __future__ import annotations
@@ -81,6 +81,30 @@ class Staff:
         del self.users[uid]
         moment = self._clock.wall() if at is None else at
         self._register.truth.append(moment, "deleted", Collection.USERS, uid, {})
+
+    # What a living world does.
+
+    def invent(self, rng: Random, number: int, *, at: float | None = None) -> Body:
+        """Somebody is let in."""
+        return self.create_user(self._draft(rng, number) | {"name": f"New user {number}"}, at=at)
+
+    def edit(self, rng: Random, uid: str, number: int, *, at: float | None = None) -> Body:
+        """Other roles, other rights or another name, and whatever lists there are in another order than before."""
+        self.shuffle(rng, uid)
+        role = rng.choice(list(self.roles.values()))
+        change = rng.choice(("roles", "scope", "name"))
+        fields: Body = {"name": f"Renamed user {number}"}
+        if change == "roles":
+            fields = {"roles": [{"id": uid} for uid in rng.sample(list(self.roles), rng.randint(1, len(self.roles)))]}
+        elif change == "scope":
+            fields = {"scope": rng.sample(role["scope"], len(role["scope"]))}
+        return self.update_user(uid, fields, at=at)
+
+    def shuffle(self, rng: Random, uid: str) -> None:
+        """The same user with its lists in another order, which is no change."""
+        user = self._user(uid)
+        lists = {name: rng.sample(user[name], len(user[name])) for name in ("roles", "scope") if name in user}
+        self.users[uid] = user | lists
 
     def listed(self, *, expand_roles: bool, bare_roles: bool, search: str | None = None) -> list[Body]:
         """All users as the API shows them. `bare_roles`: without expansion still name the roles' ids."""

@@ -7,49 +7,57 @@ was true at the provider at every moment, and what was promised about it.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from random import Random
 from typing import NamedTuple
 
-from bridge.detect.essence import essence
 from bridge.model import Collection, key_of
 from bridge.sandbox.broker.link import Link, Power, Trouble
 from bridge.sandbox.broker.log import Entry
 from bridge.sandbox.broker.reader import fake_restore, message_of
+from bridge.sandbox.simulation import memberships, promises
 from bridge.sandbox.simulation.process import Claim, Outside
+from bridge.sandbox.simulation.provider import Loss
+from bridge.sandbox.simulation.signals import Sent
+from bridge.sandbox.simulation.told import Kept, Told, events_of, state_of
 from bridge.sandbox.simulation.truth import History, Key
-from bridge.store.record import decode_record
 from bridge.verify.checker import Checker, Place
-from bridge.verify.event import SeenEvent, decode
 from bridge.verify.reading import RestoreProbe
-from bridge.verify.tables import document_digest
 
-COLLECTIONS = (Collection.CUSTOMERS, Collection.TAGS)
-
-
-class Told(NamedTuple):
-    """An event as it was published. decided_at: wall-clock seconds of its commit; detected_at: what it says."""
-
-    event: SeenEvent
-    decided_at: float
-    digest: int | None
+FINDINGS_MAX = 3
+"""About the claims of one collection; the others say the same."""
 
 
-async def check(outside: Outside, histories: Mapping[str, History], letters: Mapping[int, list[bytes]]) -> list[str]:
-    """Every finding. letters: what was sent into each partition of the inbox, in order."""
-    events = list(_events(outside))
-    state = _state(outside)
-    return [
-        *await _verified(outside),
-        *_writers(outside),
-        *_duels(outside),
-        *_equal(outside, histories, state),
-        *_explained(outside, histories, events),
-        *([] if outside.plan.blind else _claims(outside, histories, events)),
-        *_letters(outside, letters),
-        *outside.story.unforeseen,
-    ]
+class Done(NamedTuple):
+    """What was done to the bridge. letters: what is no command, by partition of the inbox, in order."""
+
+    letters: Mapping[int, list[bytes]]
+    signals: Sequence[Sent] = ()
+    losses: Sequence[Loss] = ()
+
+
+async def check(outside: Outside, histories: Mapping[str, History], done: Done) -> list[str]:
+    """Every finding."""
+    events = sorted(events_of(outside), key=lambda told: (told.event.source, told.event.sequence))
+    state = state_of(outside)
+    findings = [*await _verified(outside), *_writers(outside), *_duels(outside)]
+    obeyed: list[promises.Answered] = []
+    said = list(outside.claims)
+    findings += promises.outcomes(outside, done.signals, obeyed)
+    findings += promises.progress(outside, events, said)
+    for source, history in histories.items():
+        read = outside.plan.collections[source]
+        told = [one for one in events if one.event.source == source]
+        losses = [loss for loss in done.losses if loss.source == source]
+        findings += equal(source, read, history, state)
+        findings += explained(read, history, told, silent=outside.plan.silent)
+        findings += promises.pauses(source, obeyed, told)
+        findings += promises.held(losses, outside.plan.delete_limit, obeyed, told)
+        if not outside.plan.blind and not outside.plan.silent:
+            late_s = outside.apis[source].switches.late_visibility_s
+            findings += claims([claim for claim in said if claim.source == source], history, told, late_s)
+    return [*findings, *_letters(outside, done.letters), *outside.story.unforeseen]
 
 
 async def _verified(outside: Outside) -> list[str]:
@@ -95,31 +103,45 @@ def _duels(outside: Outside) -> Iterator[str]:
             yield f"duel: {life} opened shard {shard} {times} times in generation {generation}, and did not own it"
 
 
-def _equal(outside: Outside, histories: Mapping[str, History], state: Mapping[str, int]) -> Iterator[str]:
-    """The state is what the provider has, neither more nor less."""
-    wanted: dict[str, int] = {}
-    for source, history in histories.items():
-        for (collection, uid), versions in history.versions.items():
-            if versions[-1].digest is not None:
-                wanted[key_of(source, collection, uid)] = versions[-1].digest
-    for key in sorted(wanted.keys() | state.keys()):
+def equal(source: str, read: Sequence[Collection], history: History, state: Mapping[str, Kept]) -> Iterator[str]:
+    """The state is what the provider has, neither more nor less. read: the collections that the bridge reads."""
+    wanted = {
+        key_of(source, collection, uid): versions[-1].digest
+        for (collection, uid), versions in history.versions.items()
+        if versions[-1].digest is not None and collection in read
+    }
+    found = {key for key in state if key.startswith(f"{source}/")}
+    for key in sorted(wanted.keys() | found):
         if key not in state:
             yield f"provider: {key} is alive and not in the state"
         elif key not in wanted:
             yield f"provider: {key} is gone and still in the state"
-        elif state[key] != wanted[key]:
+        elif state[key].digest != wanted[key]:
             yield f"provider: {key} differs from the state"
+    if Collection.MEMBERSHIPS in read:
+        yield from memberships.equal(source, history, state)
 
 
-def _explained(outside: Outside, histories: Mapping[str, History], events: list[Told]) -> Iterator[str]:
-    """Each key's events go forward through what was true; `deleted` is said only of what was gone (I5)."""
-    places: dict[tuple[str, Key], int] = defaultdict(int)
-    for told in sorted(events, key=lambda told: (told.event.source, told.event.sequence)):
+def explained(
+    read: Sequence[Collection], history: History, events: Sequence[Told], *, silent: bool = False
+) -> Iterator[str]:
+    """Each key's events go forward through what was true; `deleted` is said only of what was gone (I5).
+
+    events: of one source, by sequence. silent: first sights are kept without an event.
+    """
+    places: dict[Key, int] = defaultdict(int)
+    edges = memberships.Walk(history.edges if Collection.MEMBERSHIPS in read else {}, silent=silent)
+    for told in events:
         event = told.event
-        key = (Collection(event.collection), event.uid)
         name = f"event {event.sequence} of {event.state_key} ({event.verb})"
-        versions = histories[event.source].versions.get(key, [])
-        begin = places[event.source, key]
+        if event.collection not in read:
+            yield f"explained: {name} is of a collection that is not read"
+            continue
+        key = (Collection(event.collection), event.uid)
+        yield from edges.take(told)
+        yield from _named(told, name)
+        versions = history.versions.get(key, [])
+        begin = places[key]
         found = next((at for at in range(begin, len(versions)) if versions[at].digest == told.digest), None)
         if found is None:
             if told.digest is None:
@@ -129,38 +151,52 @@ def _explained(outside: Outside, histories: Mapping[str, History], events: list[
             continue
         if versions[found].at > told.decided_at:
             yield f"explained: {name} was told before it happened"
-        places[event.source, key] = found
+        places[key] = found
 
 
-def _claims(outside: Outside, histories: Mapping[str, History], events: list[Told]) -> Iterator[str]:
-    """I7: when a process said that everything up to a moment is published, it was."""
-    late_s = {source: api.switches.late_visibility_s for source, api in outside.apis.items()}
-    folded: dict[tuple[str, Key], int | None] = {}
-    ordered = sorted(events, key=lambda told: (told.decided_at, told.event.source, told.event.sequence))
+def _named(told: Told, name: str) -> Iterator[str]:
+    """A customer with another customer_id is told as renamed, and as nothing else."""
+    event = told.event
+    if event.collection != Collection.CUSTOMERS or event.before is None or event.after is None:
+        return
+    names = (event.before.get("customer_id"), event.after.get("customer_id"))
+    if (names[0] != names[1]) is not (event.verb == "renamed"):
+        yield f"renamed: {name} is about {names[0]} and {names[1]}"
+    elif event.verb == "renamed" and (event.data.get("from"), event.data.get("to")) != names:
+        yield f"renamed: {name} says another customer_id than its documents"
+
+
+def claims(said: Sequence[Claim], history: History, events: Sequence[Told], late_s: float) -> Iterator[str]:
+    """I7: when a process said that everything up to a moment is published, it was.
+
+    said, events: of one source. late_s: of the provider's lists.
+    """
+    folded: dict[Key, int | None] = {}
+    edges = memberships.Published(history)
+    ordered = sorted(events, key=lambda told: (told.decided_at, told.event.sequence))
     at = 0
-    broken: Counter[tuple[str, Collection]] = Counter()
-    for claim in sorted(outside.claims, key=lambda claim: claim.at):
+    broken: Counter[Collection] = Counter()
+    for claim in sorted(said, key=lambda claim: claim.at):
         while at < len(ordered) and ordered[at].decided_at <= claim.at:
             event = ordered[at].event
-            folded[event.source, (Collection(event.collection), event.uid)] = ordered[at].digest
+            folded[Collection(event.collection), event.uid] = ordered[at].digest
+            edges.take(ordered[at])
             at += 1
-        for finding in _claim(claim, histories[claim.source], folded, late_s[claim.source]):
-            broken[claim.source, claim.collection] += 1
-            if broken[claim.source, claim.collection] <= 3:
+        until = claim.until - late_s
+        wrong = _late(claim, until, history, folded)
+        for finding in edges.overclaimed(until, claim.at) if claim.collection is Collection.MEMBERSHIPS else wrong:
+            broken[claim.collection] += 1
+            if broken[claim.collection] <= FINDINGS_MAX:
                 yield finding
 
 
-def _claim(
-    claim: Claim, history: History, folded: Mapping[tuple[str, Key], int | None], late_s: float
-) -> Iterator[str]:
+def _late(claim: Claim, until: float, history: History, folded: Mapping[Key, int | None]) -> Iterator[str]:
     for key in history.versions:
-        if key[0] is claim.collection:
-            true = history.between(key, claim.until - late_s, claim.at)
-            if folded.get((claim.source, key)) not in true:
-                yield (
-                    f"I7: {claim.source}/{key[0]}/{key[1]} was not up to date at {claim.at:.3f}, although everything "
-                    f"up to {claim.until:.3f} was said to be published"
-                )
+        if key[0] is claim.collection and folded.get(key) not in history.between(key, until, claim.at):
+            yield (
+                f"I7: {claim.source}/{key[0]}/{key[1]} was not up to date at {claim.at:.3f}, although everything "
+                f"up to {claim.until:.3f} was said to be published"
+            )
 
 
 def _letters(outside: Outside, letters: Mapping[int, list[bytes]]) -> Iterator[str]:
@@ -169,43 +205,12 @@ def _letters(outside: Outside, letters: Mapping[int, list[bytes]]) -> Iterator[s
     answered = Counter(
         entry.value or b""
         for entry in broker.read((topics.deadletters, 0), 0)
-        if _header(entry, "reason") == b"unknown_kind"
+        if _header(entry, "reason") == b"malformed"
     )
     for partition, sent in sorted(letters.items()):
         for letter in sent:
             if answered[letter] != 1:
                 yield f"inbox: {letter.decode()} of partition {partition} had {answered[letter]} effects"
-
-
-def _events(outside: Outside) -> Iterator[Told]:
-    broker = outside.broker
-    moments = {decision.transaction: decision.at for decision in broker.transactions.decisions if decision.commit}
-    base = outside.clock.wall() - outside.clock.monotonic()
-    for topic in outside.topics.event_topics:
-        for number in range(broker.partitions(topic)):
-            for entry in broker.read((topic, number), 0):
-                event = decode(message_of((topic, number), entry))
-                digest = None if event.after is None else document_digest(essence(event.after))
-                moment = entry.timestamp_ms / 1000
-                if entry.writer is not None:
-                    moment = base + moments[entry.writer.transaction]
-                yield Told(event, moment, digest)
-
-
-def _state(outside: Outside) -> dict[str, int]:
-    """Digests of the documents that the state topic holds."""
-    found: dict[str, int] = {}
-    for shard in range(outside.topics.shards):
-        for entry in outside.broker.read((outside.topics.state, shard), 0):
-            key = (entry.key or b"").decode()
-            if key.count("/") < 2 or key.split("/")[1] not in COLLECTIONS:
-                continue
-            document = None if entry.value is None else decode_record(entry.value).document
-            if document is None:
-                found.pop(key, None)
-            else:
-                found[key] = document_digest(essence(document))
-    return found
 
 
 def _header(entry: Entry, name: str) -> bytes | None:

@@ -1,4 +1,8 @@
-"""Happenings: everything that may befall a town, drawn by the weights of its plan."""
+"""Happenings: everything that may befall a town, drawn by the weights of its plan: here the processes and the broker.
+
+What befalls the providers is in `bridge.sandbox.simulation.provider`, what people ask for in
+`bridge.sandbox.simulation.signals`.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from bridge.model import Collection
-from bridge.sandbox.api import SandboxApi
 from bridge.sandbox.broker.link import Fate, Planned, Trouble
 from bridge.sandbox.population.life import Rates
 from bridge.sandbox.simulation.plan import Plan
 from bridge.sandbox.simulation.ports import Disk
 from bridge.sandbox.simulation.process import Outside, Process
-from bridge.sandbox.simulation.truth import History
+from bridge.sandbox.simulation.provider import Provider
+from bridge.sandbox.simulation.signals import Signals
 
 WEEK_S = 8 * 86_400.0
 """Longer than tombstones stay, transactional ids live and caches are believed."""
@@ -53,7 +56,8 @@ class Happenings:
     plan: Plan
     outside: Outside
     slots: list[Slot]
-    histories: dict[str, History]
+    provider: Provider
+    signals: Signals
     group: asyncio.TaskGroup
     chance: Random
     letters: dict[int, list[bytes]] = field(default_factory=lambda: defaultdict(list))
@@ -82,12 +86,6 @@ class Happenings:
             api.world.advance(self.outside.clock.wall())
             api.world.rates = Rates()
 
-    def provider_well(self) -> str:
-        """No more faults of the providers."""
-        for api in self.outside.apis.values():
-            api.switches = api.switches.changed(dict.fromkeys(self.plan.faults, 0.0))
-        return "all"
-
     def start(self, slot: Slot) -> None:
         """A new process on a machine."""
         slot.lives += 1
@@ -110,13 +108,11 @@ class Happenings:
             "good way": self._good_way,
             "no way": self._no_way,
             "broker away": self._broker_away,
-            "provider faults": self._provider_faults,
-            "provider well": self.provider_well,
             "compact": self._compact,
             "letter": self._letter,
-            "burst": self._burst,
-            "empty tag list": self._empty_tag_list,
             "a week off": self._a_week_off,
+            **self.provider.actions(),
+            **self.signals.actions(),
         }
 
     def _kill(self) -> str | None:
@@ -209,13 +205,6 @@ class Happenings:
             slot.trouble.down_until = self.outside.clock.monotonic() + seconds
         return f"for {seconds:.1f} s"
 
-    def _provider_faults(self) -> str | None:
-        if not self.plan.faults:
-            return None
-        api = self._some_api()
-        api.switches = api.switches.changed(self.plan.faults)
-        return api.world.account
-
     def _compact(self) -> str:
         share = self.chance.choice((0.5, 0.9, 1.0))
         gone = self.outside.broker.compact(self.outside.topics.state, TOMBSTONES_S, share)
@@ -228,36 +217,6 @@ class Happenings:
         sent.append(letter)
         self.outside.broker.send(self.outside.topics.inbox, partition, b"somebody", letter)
         return letter.decode()
-
-    def _burst(self) -> str:
-        """Many changes in one instant: more than a page holds."""
-        api = self._some_api()
-        world, now = api.world, self.outside.clock.wall()
-        world.advance(now)
-        count = self.chance.randint(3, 25)
-        for number in range(count):
-            living = list(world.customers.live_row_of)
-            if not living or self.chance.random() < 0.2:
-                world.invent_customer(self.chance, at=now)
-            elif self.chance.random() < 0.1:
-                world.delete_customer(self.chance.choice(living), at=now)
-            else:
-                world.update_customer(self.chance.choice(living), {"first_name": f"Burst {number}"}, at=now)
-        return f"{count} changes at {world.account}"
-
-    def _empty_tag_list(self) -> str | None:
-        if self.happened["empty tag list"]:
-            return None  # twice in a row would be a provider that lies about everything
-        source, api = self.chance.choice(list(self.outside.apis.items()))
-        history = self.histories[source]
-        claims = [c.until for c in self.outside.claims if (c.source, c.collection) == (source, Collection.TAGS)]
-        api.world.advance(self.outside.clock.wall())
-        history.update()
-        if not claims or not history.alive(Collection.TAGS, claims[-1]):
-            return None  # nobody could know that the list is not empty
-        api.world.rates = api.world.rates.changed({"tag_delete": 0.0})  # so that somebody knows better until then
-        api.switches = api.switches.changed({"empty_tag_list_once": True})
-        return api.world.account
 
     def _a_week_off(self) -> str | None:
         for slot in self.slots:
@@ -281,6 +240,3 @@ class Happenings:
     def _some_process(self) -> Process | None:
         running = [slot.process for slot in self.slots if slot.running and slot.process is not None]
         return self.chance.choice(running) if running else None
-
-    def _some_api(self) -> SandboxApi:
-        return self.chance.choice(list(self.outside.apis.values()))

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+from bridge.detect.scan import DeleteLimit
+from bridge.model import Collection
 from bridge.sandbox.population.life import Rates
 
 ACTIONS = (
@@ -31,14 +33,34 @@ ACTIONS = (
     "letter",
     "burst",
     "empty tag list",
+    "list lies",
+    "no right",
+    "tokens revoked",
+    "tagged in bulk",
+    "tag deleted",
+    "many deleted",
+    "staff changes",
+    "ids change hands",
+    "approve",
+    "pause",
+    "resume",
+    "resync",
+    "signal again",
     "a week off",
 )
-"""What may happen; see `fate`."""
+"""What may happen; see `happenings`, `provider` and `signals`."""
 
-_ALWAYS = {"start": 1.0, "letter": 0.7, "good way": 0.3, "provider well": 0.3, "trouble at a call": 0.3}
+_ALWAYS = {
+    "start": 1.0,
+    "letter": 0.7,
+    "good way": 0.3,
+    "provider well": 0.3,
+    "trouble at a call": 0.3,
+    "resume": 0.3,
+}
 """Without these a seed would only break things."""
 
-_RARE = {"a week off": 0.03}
+_RARE = {"a week off": 0.03, "pause": 0.3, "resync": 0.3, "approve": 0.3}
 
 _FOCI: tuple[dict[str, float], ...] = (
     {},
@@ -48,6 +70,12 @@ _FOCI: tuple[dict[str, float], ...] = (
     {"freeze": 3.0, "burst": 2.0, "letter": 2.0, "bad way": 1.0},
     # Ownership that goes round.
     {"start": 4.0, "stop": 1.0, "cancel": 1.0, "kill": 1.0, "letter": 3.0, "burst": 1.0, "lose disk": 0.3},
+    # People who ask for this and that, while owners come and go.
+    {"pause": 1.0, "resume": 2.0, "resync": 1.0, "approve": 1.0, "signal again": 1.0, "start": 1.0, "kill": 1.0},
+    # Memberships that move by the hundred, and tags that go with all of theirs.
+    {"tagged in bulk": 3.0, "tag deleted": 1.5, "list lies": 1.0, "kill": 0.5, "start": 0.5},
+    # Customers who leave together, and customer_ids that go round.
+    {"many deleted": 1.5, "ids change hands": 3.0, "kill": 0.7, "start": 1.0, "no right": 0.5},
 )
 """What a seed may have more of than of all the rest."""
 
@@ -57,23 +85,32 @@ class Plan:
     """One seed's circumstances.
 
     duration_s: of the time in which things happen. pause_s: on average between two of them. weights: of `ACTIONS`.
-    page_limit: rows of a page of customers. disk: `memory` (a store that outlives its process) or `sqlite`.
-    slow_markers: share of commit markers that come late. latency_s: of a request to Kafka. old_rows: share of pages
-    that also show rows as an earlier page has shown them. epilogue: the state topic is lost in the end. blind: see the
-    module.
+    collections: what is read, by source. silent: first sights are kept without an event. page_limit: rows of a page of
+    customers. snapshot_parallelism: pages side by side, the first time. cursor_kind: as the source is told.
+    delete_limit: so many deletions at once wait for a person. lie: what the customer list does for a while.
+    poll_interval_s_max: between two polls while nothing changes, 0 for always the same. disk:
+    `memory` (a store that outlives its process) or `sqlite`. slow_markers: share of commit markers that come late.
+    latency_s: of a request to Kafka. old_rows: share of pages that also show rows as an earlier page has shown them.
+    epilogue: the state topic is lost in the end. blind: see the module.
     """
 
     seed: int
     processes: int
     shards: int
-    sources: int
+    collections: dict[str, tuple[Collection, ...]]
+    silent: bool
     customers: int
     tags: int
     rates: Rates
     switches: dict[str, object]
     faults: dict[str, float]
     page_limit: int
+    cursor_kind: str
+    delete_limit: DeleteLimit
+    lie: dict[str, object]
+    snapshot_parallelism: int
     poll_interval_s: float
+    poll_interval_s_max: float
     request_rate: float
     duration_s: float
     pause_s: float
@@ -96,18 +133,30 @@ def draw(seed: int) -> Plan:
     focus = chance.choice(_FOCI)
     blind = chance.random() < 0.25
     weights |= {name: weights[name] + weight for name, weight in focus.items()}
+    switches = _switches(chance) | (_blind(chance) if blind else {})
+    sources = chance.choice((1, 1, 2))
+    if switches["cursor_kind"] == "customer_id" and not blind:
+        # A page that begins after whoever has that id now may leave out what lies between the two.
+        weights["ids change hands"] = 0.0
     return Plan(
         seed=seed,
         processes=chance.choice((2, 3)) if focus.keys() & {"freeze", "stop"} else chance.choice((1, 1, 2, 3)),
         shards=chance.choice((1, 1, 2, 3)),
-        sources=chance.choice((1, 1, 2)),
+        collections={f"source-{number}": chance.choice(_COLLECTIONS) for number in range(sources)},
+        silent=chance.random() < 0.08,
         customers=chance.choice((0, 3, 12, 30)),
         tags=chance.choice((0, 2, 6)),
         rates=_rates(chance),
-        switches=_switches(chance) | (_blind(chance) if blind else {}),
-        faults={name: chance.random() * 0.3 for name in _FAULTS[: None if blind else -1] if chance.random() < 0.4},
+        switches=switches,
+        faults=_faults(chance, switches, blind=blind),
         page_limit=chance.choice((2, 4, 6, 10, 100)),
+        cursor_kind=str(switches["cursor_kind"]),
+        # The first is the default, which is never reached in a town this small.
+        delete_limit=chance.choice((DeleteLimit(), DeleteLimit(0.2, 2), DeleteLimit(0.1, 4))),
+        lie=chance.choice(_LIES) if blind else {},
+        snapshot_parallelism=Random(f"{seed}/slices").choice((1, 1, 4, 8)),
         poll_interval_s=chance.choice((1.0, 3.0, 5.0)),
+        poll_interval_s_max=chance.choice((0.0, 0.0, 20.0)),
         request_rate=chance.choice((5.0, 20.0, 1000.0)),
         duration_s=chance.uniform(20.0, 150.0),
         pause_s=chance.choice((1.0, 3.0, 8.0)),
@@ -122,6 +171,15 @@ def draw(seed: int) -> Plan:
     )
 
 
+_COLLECTIONS = (
+    (Collection.CUSTOMERS, Collection.TAGS, Collection.USERS),
+    (Collection.CUSTOMERS, Collection.TAGS, Collection.USERS),
+    (Collection.CUSTOMERS, Collection.TAGS),
+    (Collection.CUSTOMERS,),
+    (Collection.TAGS, Collection.USERS),
+)
+"""What a source may be read for; everything, mostly."""
+
 _FAULTS = (
     "fault_429",
     "fault_500",
@@ -130,10 +188,29 @@ _FAULTS = (
     "fault_slow",
     "fault_cut",
     "duplicate_rows",
-    "bad_row",
 )
-"""Faults of the provider after which the same page, read again, is whole; but for the last one, which may hide a change
-from polls. Not `empty_page`: a provider that shows nothing twice in a row is believed."""
+"""Faults of the provider after which the same page, read again, is whole."""
+
+_LIES: tuple[dict[str, object], ...] = (
+    # Each request in another order: a reading misses some rows and does not know.
+    {"list_order": "shuffled"},
+    # Every page is page one: a reading that never ends, so it must give up.
+    {"cursor_kind": "ignored"},
+    {},
+)
+"""What the list of customers may do for a while, so that a reading of it proves nothing. No deletion may follow."""
+
+
+def _faults(chance: Random, switches: dict[str, object], *, blind: bool) -> dict[str, float]:
+    """By the name of the switch. A row that cannot be read hides a change from polls, and so does an empty page,
+    or one of nothing but null.
+
+    A provider that shows nothing twice in a row is believed where nothing else can be asked: the lists of tags and of
+    users. What is missing from the list of customers can be looked up, so that one may lie.
+    """
+    names = [*_FAULTS, *(["bad_row", "bad_shape"] if blind else [])]
+    names += ["empty_page"] if blind and switches["fault_on"] == "customers" else []
+    return {name: chance.random() * 0.3 for name in names if chance.random() < 0.4}
 
 
 def _rates(chance: Random) -> Rates:
@@ -141,6 +218,7 @@ def _rates(chance: Random) -> Rates:
     speed = chance.choice((2.0, 10.0, 60.0))
     values = {name: chance.random() * speed if chance.random() < 0.7 else 0.0 for name in Rates.model_fields}
     values["tag_delete"] = min(values["tag_delete"], values["tag_create"])
+    values["user_delete"] = min(values["user_delete"], values["user_create"])
     values["delete"] = min(values["delete"], values["sign_up"] + 0.5)
     return Rates().changed(values)
 
@@ -150,6 +228,7 @@ def _blind(chance: Random) -> dict[str, object]:
     hiding: dict[str, object] = {
         "late_visibility_s": 25.0,
         "tombstones_in_since": "never",
+        "tombstones": "never",
         "rename_bumps_updated_at": False,
         # Any page may be cut short to make room, so its reader cannot know where the list ends.
         "linked_users": "inside_limit",
@@ -162,15 +241,25 @@ def _switches(chance: Random) -> dict[str, object]:
         "timestamp_precision": chance.choice(("seconds", "seconds", "milliseconds", "microseconds")),
         "since_bound": chance.choice(("inclusive", "exclusive")),
         "since_order": chance.choice(("ascending", "ascending", "ascending", "descending")),
-        # Not shuffled: a sweep can miss rows of such a list.
-        "list_order": chance.choice(("created", "created", "id")),
+        "since_with_cursor": chance.choice(("error", "ignore_cursor", "ignore_since")),
+        # Not shuffled: a sweep can miss rows of such a list. See `_LIES`.
+        "list_order": chance.choice(("created", "created", "id", "created_descending")),
+        "cursor_kind": chance.choice(("id", "id", "customer_id")),
         # Less than the overlap of polls (10 s): what shows up later is for the sweep.
         "late_visibility_s": chance.choice((0.0, 0.0, 2.0, 7.0)),
         "tag_bumps_updated_at": chance.random() < 0.3,
         "deleted_read": chance.choice(("404", "tombstone")),
+        "roles_without_expand": chance.choice(("ids", "absent")),
+        "etag": chance.choice(("honoured", "honoured", "ignored", "changing", "none")),
+        "limit_per_minute": chance.choice((0, 0, 0, 300)),
+        "limit_headers": chance.choice(("none", "x", "ratelimit", "draft")),
         "token_lifetime": chance.choice((14_400, 60, 5)),
+        "token_revoke_after": chance.choice((0.0, 0.0, 30.0, 3.0)),
         "latency_ms": chance.choice((0.0, 20.0, 300.0)),
+        "page_latency_ms": chance.choice((0.0, 0.0, 100.0)),
         "fault_429_retry_after": chance.choice(("none", "1", "date", "0", "soon")),
         "fault_slow_s": chance.choice((2.0, 70.0)),
-        "fault_on": chance.choice(("any", "any", "customers", "customer", "tags", "token")),
+        "fault_on": chance.choice(
+            ("any", "any", "customers", "customers", "customer", "customer_tags", "tags", "management", "token")
+        ),
     }

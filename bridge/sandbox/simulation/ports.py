@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,6 +19,7 @@ from bridge.observability.metrics import Metrics
 from bridge.sandbox.api import SandboxApi
 from bridge.sandbox.broker.link import Link, Power, PowerCut
 from bridge.sandbox.broker.producer import FakeProducer
+from bridge.sandbox.dintero.endpoints import route
 from bridge.source.feed import Cursor, Familiar, Feed, Page, none_familiar
 from bridge.source.transport import Request, Response
 from bridge.store.base import NO_FINGERPRINTS, Store
@@ -27,6 +28,8 @@ from bridge.store.memory import MemoryStore
 from bridge.store.sqlite import SqliteStore
 
 CACHE_AGE_S_MAX = 3 * 86_400.0
+
+_JSON = {"content-type": "application/json; charset=utf-8"}
 
 API, STORE = "api", "store"
 """Kinds of calls, as `Power.cut_at` names them, beside those of the fake broker's clients."""
@@ -149,19 +152,44 @@ class ProcessClock:
             raise PowerCut
 
 
+@dataclass(slots=True)
+class Lies:
+    """What one provider does that no switch of it does.
+
+    hidden: tags of which the next list of members is empty. forbidden: endpoints that answer 403.
+    """
+
+    hidden: set[str] = field(default_factory=set)
+    forbidden: set[str] = field(default_factory=set)
+
+    def answer(self, request: Request) -> Response | None:
+        """Instead of the provider's own."""
+        there = route(request.path)
+        if there is None or there.endpoint == "token":
+            return None
+        if there.endpoint in self.forbidden:
+            return Response(403, _JSON, b'{"error":{"message":"forbidden"}}')
+        tag = dict(request.query).get("tag_id")
+        if tag in self.hidden:
+            self.hidden.discard(tag)
+            return Response(200, {**_JSON, "total-count": "0"}, b"[]")
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class ApiPort:
     """A provider in process; the world has gone on by the time it is asked. Implements `Transport`."""
 
     api: SandboxApi
     power: Power
+    lies: Lies
 
     async def send(self, request: Request) -> Response:
         """See `Transport.send`."""
         self.power.step(API)
         await self.power.awake()
         self.api.world.advance(self.api.clock.wall())
-        response = await self.api.send(request)
+        response = self.lies.answer(request) or await self.api.send(request)
         await self.power.awake()
         self.power.step(API)
         return response

@@ -38,6 +38,7 @@ from bridge.sandbox.simulation.plan import Plan
 from bridge.sandbox.simulation.ports import (
     ApiPort,
     Disk,
+    Lies,
     ProcessClock,
     ShiftingFeed,
     ToldMetrics,
@@ -80,6 +81,7 @@ class Outside:
     apis: Mapping[str, SandboxApi]
     clock: Clock
     story: Story
+    lies: dict[str, Lies]
     claims: list[Claim] = field(default_factory=list)
     openings: list[Opening] = field(default_factory=list)
 
@@ -201,9 +203,12 @@ class Process:
                 "client_secret": CLIENT_SECRET,
                 "request_rate": plan.request_rate,
                 "page_limit": plan.page_limit,
+                "cursor_kind": plan.cursor_kind,
+                "collections": plan.collections[name],
+                "snapshot_parallelism": plan.snapshot_parallelism,
             }
         )
-        port = ApiPort(api, self.power)
+        port = ApiPort(api, self.power, self._outside.lies[name])
         source = dintero.build(settings, port, self._clock, Unobserved(), self._chance.random)
         return SourceReader(
             account=source.account,
@@ -212,17 +217,28 @@ class Process:
                 ShiftingFeed(feed, partial(_alive, api.world, collection), plan.old_rows, self._chance)
                 for collection, feed in source.feeds.items()
             ],
-            plans={collection: ReadingPlan(plan.poll_interval_s, plan.sweep_interval_s) for collection in source.feeds},
-            silent_snapshot=False,
+            plans=dict.fromkeys(source.feeds, self._reading_plan()),
+            silent_snapshot=plan.silent,
             clock=self._clock,
             metrics=self._metrics,
             spread=self._chance.random,
+        )
+
+    def _reading_plan(self) -> ReadingPlan:
+        plan = self._outside.plan
+        return ReadingPlan(
+            plan.poll_interval_s,
+            plan.sweep_interval_s,
+            plan.delete_limit,
+            poll_interval_s_max=plan.poll_interval_s_max,
         )
 
 
 def _alive(world: World, collection: Collection, uid: str) -> bool:
     if collection is Collection.TAGS:
         return uid in world.tags
+    if collection is Collection.USERS:
+        return uid in world.staff.users
     return world.customers.alive(world.customers.row_of[uid])
 
 

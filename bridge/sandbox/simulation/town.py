@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 
 from bridge.clock import Clock
+from bridge.commands.command import Kind
 from bridge.model import Collection
 from bridge.publish.partitioner import partition_of
 from bridge.publish.topics import TopicPlan
@@ -15,11 +16,13 @@ from bridge.runtime.sweep import parted
 from bridge.sandbox.api import SandboxApi
 from bridge.sandbox.broker.cluster import Broker, Settings
 from bridge.sandbox.broker.link import Trouble
-from bridge.sandbox.simulation.check import COLLECTIONS, check
+from bridge.sandbox.simulation.check import Done, check
 from bridge.sandbox.simulation.happenings import Happenings, Slot
 from bridge.sandbox.simulation.plan import Plan
-from bridge.sandbox.simulation.ports import Disk
+from bridge.sandbox.simulation.ports import Disk, Lies
 from bridge.sandbox.simulation.process import Outside
+from bridge.sandbox.simulation.provider import Provider
+from bridge.sandbox.simulation.signals import Signals
 from bridge.sandbox.simulation.story import Story
 from bridge.sandbox.simulation.truth import History
 from bridge.sandbox.switches import Switches
@@ -32,6 +35,9 @@ CALM_S_MAX = 1_200.0
 
 LOOK_S = 2.0
 """Between two looks whether everything is published."""
+
+APPROVE_S = 40.0
+"""In the calm, between two approvals of whatever is held."""
 
 STOP_S_MAX = 60.0
 """In which every process must have stopped."""
@@ -66,7 +72,8 @@ class Town:
         await self.outside.clock.sleep(LATE_S)
         for history in self.histories.values():
             history.update()
-        findings += await check(self.outside, self.histories, self.happenings.letters)
+        done = Done(self.happenings.letters, self.happenings.signals.sent, self.happenings.provider.losses)
+        findings += await check(self.outside, self.histories, done)
         if self.plan.epilogue and not findings:
             findings = await self._epilogue()
         return findings
@@ -80,13 +87,15 @@ class Town:
             slot.trouble.end()
             if slot.running and slot.process is not None:
                 slot.process.power.cut_at = None
-        self.happenings.provider_well()
+        self.happenings.provider.well()
         for slot in self.slots:
             if not slot.running and (self.chance.random() < 0.7 or slot is self.slots[-1]):
                 self.happenings.start(slot)
         late_s = max(api.switches.late_visibility_s for api in self.outside.apis.values())
         still = clock.wall() + late_s + 1.0  # time stamps may be cut to seconds
         deadline = clock.monotonic() + CALM_S_MAX
+        self.happenings.signals.for_all([Kind.RESUME])
+        approve_at = clock.monotonic() + APPROVE_S
         while missing := self._unpublished(still):
             if not any(slot.running for slot in self.slots):  # the last one was about to stop
                 self.happenings.start(self.slots[-1])
@@ -94,21 +103,25 @@ class Town:
                 return [
                     f"progress: {name} was not caught up {CALM_S_MAX:.0f} s after the last fault" for name in missing
                 ]
+            if clock.monotonic() >= approve_at:  # what is held would wait for ever
+                self.happenings.signals.for_all([Kind.APPROVE])
+                approve_at = clock.monotonic() + APPROVE_S
             await self.outside.clock.sleep(LOOK_S)
         story.tell("everything is published")
         return []
 
     def _unpublished(self, still: float) -> list[str]:
         said = {(claim.source, claim.collection) for claim in self.outside.claims if claim.until > still}
-        wanted = [(source, collection) for source in self.outside.apis for collection in COLLECTIONS]
+        wanted = [(source, collection) for source, read in self.plan.collections.items() for collection in read]
         missing = [f"{source}/{collection}" for source, collection in wanted if (source, collection) not in said]
         broker, topics = self.outside.broker, self.outside.topics
-        for shard, letters in sorted(self.happenings.letters.items()):
+        for shard in sorted(self.happenings.letters.keys() | self.happenings.signals.partitions()):
             at = (topics.inbox, shard)
-            if letters and broker.committed(topics.bridge, at) != broker.log(at).end:
+            if broker.log(at).end and broker.committed(topics.bridge, at) != broker.log(at).end:
                 missing.append(f"partition {shard} of the inbox")
         if self.plan.blind:
-            missing += [f"the sweep of {source}" for source in self.outside.apis if not self._swept(source, still)]
+            read = [source for source, names in self.plan.collections.items() if Collection.CUSTOMERS in names]
+            missing += [f"the sweep of {source}" for source in read if not self._swept(source, still)]
         return missing
 
     def _swept(self, source: str, still: float) -> bool:
@@ -174,17 +187,19 @@ def build(plan: Plan, clock: Clock, story: Story, group: asyncio.TaskGroup, fold
     broker.create(topics.declared())
     apis: dict[str, SandboxApi] = {}
     histories: dict[str, History] = {}
-    for number in range(plan.sources):
+    for number, name in enumerate(plan.collections):
         switches = Switches().changed(plan.switches)
         account = f"T{number:08d}"
         world = World(seed * 10 + number, plan.customers, plan.tags, plan.rates, clock, account, rules=switches.rules())
-        histories[f"source-{number}"] = History(world)
-        apis[f"source-{number}"] = SandboxApi(world, switches, clock)
-    outside = Outside(plan, topics, broker, apis, clock, story)
+        histories[name] = History(world)
+        apis[name] = SandboxApi(world, switches, clock)
+    outside = Outside(plan, topics, broker, apis, clock, story, {name: Lies() for name in apis})
     slots = [
         Slot(name, Disk(None if folder is None else folder / name), Trouble(latency_s=plan.latency_s))
         for name in (f"process-{number}" for number in range(plan.processes))
     ]
     chance = Random(f"{seed}/fate")
-    happenings = Happenings(plan, outside, slots, histories, group, chance)
+    happenings = Happenings(
+        plan, outside, slots, Provider(plan, outside, histories, chance), Signals(plan, outside, chance), group, chance
+    )
     return Town(plan, outside, slots, histories, happenings, chance)

@@ -1,20 +1,26 @@
-"""Truth: the history of every document of a simulated provider, as the bridge has to tell it.
+"""Truth: the history of every document and membership of a simulated provider, as the bridge has to tell it.
 
 Built from what the world held in the beginning and from its truth log, mapped as the source maps rows, compared by
-essence. A version is a digest and the moment from which it was true; None is "gone".
+essence. A version is a digest and the moment from which it was true; None is "gone". A membership is an edge
+(tag, customer): it is kept apart from the customer's document, because each edge is an event of its own.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from bridge.detect.essence import essence
-from bridge.model import Body, Collection, Document
+from bridge.model import Body, Collection, Document, Gone, Reject
 from bridge.sandbox.population.truth import Truth
 from bridge.sandbox.world import World
 from bridge.source.dintero import models
 from bridge.verify.tables import document_digest
+
+EVER = float("-inf")
+"""Since when what was there in the beginning is true."""
 
 
 class Version(NamedTuple):
@@ -24,23 +30,50 @@ class Version(NamedTuple):
     digest: int | None
 
 
+class Moment(NamedTuple):
+    """Of an edge: from when on it was there, or was not."""
+
+    at: float
+    there: bool
+
+
 Key = tuple[Collection, str]
+
+Edge = tuple[str, str]
+"""Tag and customer, by uid."""
+
+_MAPPED: dict[Collection, Callable[[object, str], Document | Gone | Reject]] = {
+    Collection.CUSTOMERS: models.customer,
+    Collection.TAGS: models.tag,
+    Collection.USERS: models.user,
+}
+
+
+def digest_of(body: Body) -> int:
+    """Of what counts of a document, without the tags of a customer."""
+    return document_digest({name: value for name, value in essence(body).items() if name != "tags"})
 
 
 class History:
-    """Versions by collection and uid, oldest first."""
+    """Versions by collection and uid, and moments by edge, oldest first. An edge that never was has none."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._told = world.truth.number
         self._raw: dict[Key, Body] = {}
+        self._tags: dict[str, set[str]] = defaultdict(set)
         self.versions: dict[Key, list[Version]] = {}
+        self.edges: dict[Edge, list[Moment]] = {}
         customers = world.customers
         for row in range(len(customers.uids)):
             if customers.alive(row):
-                self._set(float("-inf"), Collection.CUSTOMERS, world.register.document(row))
-        for tag in world.tags.values():
-            self._set(float("-inf"), Collection.TAGS, tag)
+                self._set(EVER, Collection.CUSTOMERS, world.register.document(row))
+                for tag in customers.tags[row]:
+                    self._tie(EVER, tag, customers.uids[row])
+        for document in world.tags.values():
+            self._set(EVER, Collection.TAGS, document)
+        for document in world.staff.users.values():
+            self._set(EVER, Collection.USERS, document)
 
     def update(self) -> None:
         """Take over what the truth log has got since."""
@@ -58,10 +91,16 @@ class History:
     def between(self, key: Key, first: float, last: float) -> set[int | None]:
         """Every digest that was true at some moment from `first` to `last`."""
         versions = self.versions.get(key, [])
-        begin = bisect_right(versions, first, key=_at) - 1
-        end = bisect_right(versions, last, key=_at)
-        found: set[int | None] = {version.digest for version in versions[max(0, begin) : end]}
-        return found | {None} if begin < 0 else found
+        span, before = _span(versions, first, last)
+        found: set[int | None] = {version.digest for version in versions[span]}
+        return found | {None} if before else found
+
+    def between_of(self, edge: Edge, first: float, last: float) -> set[bool]:
+        """Whether the edge was there, at some moment or another from `first` to `last`."""
+        moments = self.edges.get(edge, [])
+        span, before = _span(moments, first, last)
+        found = {moment.there for moment in moments[span]}
+        return found | {False} if before else found
 
     def _take(self, entry: Truth) -> None:
         key = (entry.collection, entry.uid)
@@ -74,16 +113,38 @@ class History:
             case "deleted":
                 del self._raw[key]
                 self.versions[key].append(Version(entry.at, None))
-            case _:
-                pass  # memberships: no collection that is published yet
+                for tag in self._tags.pop(entry.uid, ()):  # of a customer; a deleted tag has lost them all before
+                    self.edges[tag, entry.uid].append(Moment(entry.at, False))
+            case "tagged":
+                self._tie(entry.at, entry.detail["tag"], entry.uid)
+            case "untagged":
+                tag = entry.detail["tag"]
+                self._tags[entry.uid].discard(tag)
+                self.edges[tag, entry.uid].append(Moment(entry.at, False))
+            case kind:
+                raise AssertionError(f"the truth log tells of {kind}")
 
     def _set(self, at: float, collection: Collection, raw: Body) -> None:
         key = (collection, raw["id"])
         self._raw[key] = raw
-        mapped = models.tag(raw, "") if collection is Collection.TAGS else models.customer(raw, "")
+        if collection is Collection.USERS:
+            roles = self._world.staff.roles
+            raw = {**raw, "roles": [roles[role["id"]] for role in raw.get("roles", ())]}
+        mapped = _MAPPED[collection](raw, "")
         assert isinstance(mapped, Document), "the world holds only good documents"
-        self.versions.setdefault(key, []).append(Version(at, document_digest(essence(mapped.body))))
+        self.versions.setdefault(key, []).append(Version(at, digest_of(mapped.body)))
+
+    def _tie(self, at: float, tag: str, customer: str) -> None:
+        self._tags[customer].add(tag)
+        self.edges.setdefault((tag, customer), []).append(Moment(at, True))
 
 
-def _at(version: Version) -> float:
-    return version.at
+def _span(moments: Sequence[Version | Moment], first: float, last: float) -> tuple[slice, bool]:
+    """Those that were true at some time from `first` to `last`; and whether `first` was before them all."""
+    begin = bisect_right(moments, first, key=_at) - 1
+    end = bisect_right(moments, last, key=_at)
+    return slice(max(0, begin), end), begin < 0
+
+
+def _at(moment: Version | Moment) -> float:
+    return moment.at

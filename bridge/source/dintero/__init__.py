@@ -1,4 +1,4 @@
-"""Dintero: customers and tags of one account, in our words.
+"""Dintero: customers, tags and management users of one account, in our words.
 
 `build` makes the feeds of one account from its settings, a transport, the clock and an observer. All requests of the
 account share one budget and one token.
@@ -14,6 +14,10 @@ customer
     `customer_id_changes`: the provider's records of renames, oldest first, taken out of `metadata`.
 tag
     uid, name (the provider's `tag`), metadata, created_at, updated_at, extra.
+user
+    uid, email, name, status, authentication_type: text. scope: sorted texts. roles: objects sorted by id, each with its
+    scope sorted and without its own time stamps. created_at, updated_at. extra: everything else (agreement,
+    configuration, created_by); `last_seen_at` is left out.
 
 `Document.version` is `updated_at` in microseconds, 0 when it is missing or later than the server's own clock.
 """
@@ -28,14 +32,16 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from bridge.clock import Clock
 from bridge.model import SOURCE_ID, Account, Collection
 from bridge.source.api import ApiClient, ClientSettings, Exchange, RequestObserver
 from bridge.source.budget import Priority, RequestBudget
 from bridge.source.dintero.customers import CustomersFeed, ListSettings
-from bridge.source.dintero.tags import TagsFeed
+from bridge.source.dintero.memberships import MembershipList
+from bridge.source.dintero.snapshot import SnapshotFeed
+from bridge.source.dintero.whole import WholeFeed, WholeList, tags_of, users_of
 from bridge.source.feed import Feed
 from bridge.source.token import OAuthToken
 from bridge.source.transport import Request, Transport
@@ -45,7 +51,12 @@ PROVIDER: Final = "dintero"
 API: Final = "https://api.dintero.com/v1"
 """Base URL of the service; also the first part of every token's audience, whatever host is asked."""
 
+SNAPSHOT_PARALLELISM_MAX = 32
+"""Requests side by side in the first reading; a quarter of what one process sends to one origin at once, and a step of
+that many pages is written within a few tenths of a second."""
+
 _ACCOUNT = re.compile(r"[PT]\d{8}", re.ASCII)
+_PARTNER = re.compile(r"[PT]\d{3}", re.ASCII)
 _OWNER = re.compile(r"[PT](?:\d{3}|\d{8})", re.ASCII)
 _LOCAL_URL = re.compile(r"http://(?:localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(?::\d{1,5})?(?:/.*)?", re.ASCII)
 
@@ -56,16 +67,21 @@ class DinteroSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     source: str = Field(description="the source's id in the bridge")
-    account: str = Field(description="P (production) or T (test) and 8 digits")
+    collections: frozenset[Collection] = frozenset({Collection.CUSTOMERS, Collection.TAGS})
+    account: str = Field(description="P (production) or T (test) and 8 digits; a partner for users alone")
     client_id: str = Field(min_length=1, max_length=255)
     client_secret: SecretStr
-    owner: str | None = Field(None, description="who logs in: an account or a partner (P or T, 3 digits); the account")
+    owner: str | None = Field(
+        None,
+        description="who logs in and whose users are read: an account or a partner (P or T, 3 digits); the account",
+    )
     base_url: str = API
     request_rate: float = Field(10.0, gt=0, le=10_000, description="requests per second, all together")
     request_timeout_s: float = Field(60.0, gt=0, le=600)
     poll_overlap_s: float = Field(10.0, ge=1, le=3600, description="how late a change may become visible")
     cursor_kind: Literal["id", "customer_id"] = "id"
     page_limit: int = Field(100, ge=1, le=100)
+    snapshot_parallelism: int = Field(4, ge=1, le=SNAPSHOT_PARALLELISM_MAX, description="requests side by side")
 
     @field_validator("source")
     @classmethod
@@ -76,8 +92,11 @@ class DinteroSettings(BaseModel):
 
     @field_validator("account")
     @classmethod
-    def _account_id(cls, value: str) -> str:
-        if not _ACCOUNT.fullmatch(value):
+    def _account_id(cls, value: str, info: ValidationInfo) -> str:
+        if _PARTNER.fullmatch(value):
+            if info.data.get("collections") != {Collection.USERS}:
+                raise ValueError('is a partner, of which only users can be read: set collections = ["users"]')
+        elif not _ACCOUNT.fullmatch(value):
             raise ValueError("must be P or T and 8 digits")
         return value
 
@@ -114,17 +133,37 @@ class DinteroSource:
         self._transport = transport
         self._client = client
         self._token = token
-        self._tags_path = f"{path}/customers/tags"
-        list_settings = ListSettings(settings.page_limit, settings.cursor_kind, settings.poll_overlap_s)
-        self.customers = CustomersFeed(client, f"{path}/customers/users", list_settings)
+        list_settings = ListSettings(
+            settings.page_limit, settings.cursor_kind, settings.poll_overlap_s, settings.snapshot_parallelism
+        )
+        customers_path = f"{path}/customers/users"
+        walking = CustomersFeed(client, customers_path, list_settings)
+        self.customers = SnapshotFeed(walking, client, customers_path, list_settings)
+        self._tags = tags_of(path)
+        self._users = users_of(f"/accounts/{settings.owner or settings.account}")
+        feeds: dict[Collection, Feed] = {
+            Collection.CUSTOMERS: self.customers,
+            Collection.TAGS: WholeFeed(client, self._tags),
+            Collection.USERS: WholeFeed(client, self._users),
+        }
+        self.memberships = MembershipList(client, customers_path, settings.page_limit, settings.cursor_kind)
         self.feeds: Mapping[Collection, Feed] = MappingProxyType(
-            {Collection.CUSTOMERS: self.customers, Collection.TAGS: TagsFeed(client, self._tags_path)}
+            {collection: feed for collection, feed in feeds.items() if collection in settings.collections}
         )
 
     async def login(self) -> None:
-        """Get a token and use it for one small read; raises any `SourceError`. A valid token may lack the scopes."""
+        """Get a token and use it for one small read per right that is needed; raises any `SourceError`.
+
+        A valid token may lack the scopes. Customers and tags need the same one.
+        """
         await self._token.authorization()
-        await self._client.get("tags.list", self._tags_path, priority=Priority.COMMAND)
+        tried: list[WholeList] = []
+        if self.feeds.keys() - {Collection.USERS}:
+            tried.append(self._tags)
+        if Collection.USERS in self.feeds:
+            tried.append(self._users)
+        for listed in tried:
+            await self._client.get(listed.endpoint, listed.path, listed.query, priority=Priority.COMMAND)
 
     async def close(self) -> None:
         """Release connections; idempotent."""

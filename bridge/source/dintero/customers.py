@@ -18,27 +18,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from itertools import pairwise
 from typing import Any, TypeVar
 
-import orjson
-
-from bridge import __version__
 from bridge.errors import CursorRejected, Malformed, RequestRefused
-from bridge.model import Collection, Document, Gone, Path, Reject, iso
+from bridge.model import Collection, Document, Path, iso
 from bridge.source.api import Answer, ApiClient
 from bridge.source.budget import Priority
-from bridge.source.dintero import models
 from bridge.source.dintero.cursor import RESTARTS_MAX, SECOND, STEP_BACK, Poll, Sweep, UnknownCursor, dump, load
 from bridge.source.dintero.lookup import Lookup
+from bridge.source.dintero.rows import ENDPOINT, Rows, linked_ids, list_of, mapped_rows, paged_on
 from bridge.source.feed import Cursor, Familiar, Page, none_familiar
-
-ENDPOINT = "customers.list"
-
-FINGERPRINT_BYTES = 16
-"""128 bits: that a changed row has the fingerprint of the old one is less likely than any other fault."""
-
-_RELEASE = __version__.encode()
 
 State = TypeVar("State", Sweep, Poll)
 
@@ -48,27 +37,15 @@ _CURSOR_REFUSED = frozenset({400, 404, 410, 422})
 
 @dataclass(frozen=True, slots=True)
 class ListSettings:
-    """How the list is asked. cursor_kind: the field whose value `starting_after` takes."""
+    """How the list is asked. cursor_kind: the field whose value `starting_after` takes.
+
+    parallelism: requests side by side while everything is read for the first time (see `snapshot`).
+    """
 
     page_limit: int = 100
     cursor_kind: str = "id"
     overlap_s: float = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """One page, mapped. times: believable change times in the page's order, without linked customers.
-
-    latest: the greatest believable change time of all rows. familiar, fingerprints: see `Page`.
-    """
-
-    documents: Sequence[Document]
-    gone: Sequence[Gone]
-    rejects: Sequence[Reject]
-    times: Sequence[int]
-    latest: int | None
-    familiar: Sequence[str]
-    fingerprints: Mapping[str, bytes]
+    parallelism: int = 4
 
 
 class CustomersFeed:
@@ -120,8 +97,8 @@ class CustomersFeed:
             answer = await self._client.get(ENDPOINT, self._path, tuple(query), priority=priority)
         except RequestRefused as error:
             return self._restart(state, error)
-        rows = _list_of(answer)
-        mapped = _mapped(rows, answer, self._settings.page_limit, familiar)
+        rows = list_of(answer)
+        mapped = mapped_rows(rows, answer, self._settings.page_limit, familiar)
         following = self._after_sweep_page(state, rows, mapped, answer)
         return Page(
             documents=mapped.documents,
@@ -144,7 +121,7 @@ class CustomersFeed:
             )
         return Page(documents=(), cursor=dump(state.restarted()), more=True, path=state.path)
 
-    def _after_sweep_page(self, state: Sweep, rows: list[Any], mapped: _Rows, answer: Answer) -> Sweep | Poll:
+    def _after_sweep_page(self, state: Sweep, rows: list[Any], mapped: Rows, answer: Answer) -> Sweep | Poll:
         if not rows:
             # Providers have shown an empty list once by mistake; one more request is cheap.
             return state.polling() if state.empty else replace(state, empty=True)
@@ -156,6 +133,9 @@ class CustomersFeed:
         if after == state.after or digest == state.digest or after == state.mark:
             if len(rows) < self._settings.page_limit:
                 return state.polling()
+            if after != state.after and digest != state.digest and not state.restarts:
+                # An id may have changed hands, where the cursor is one that can: this page would come again for ever.
+                return state.restarted()
             raise Malformed(
                 f"{ENDPOINT}: the provider ignores the cursor, pages repeat; check cursor_kind. The sweep is incomplete"
             )
@@ -170,7 +150,7 @@ class CustomersFeed:
     def _last_id(self, rows: list[Any]) -> str:
         """Of the last row that is on the page in its own right."""
         kind = self._settings.cursor_kind
-        linked = _linked(rows)
+        linked = linked_ids(rows)
         head = rows[: self._settings.page_limit]
         own = [row for row in head if isinstance(row, dict) and row.get("customer_id") not in linked]
         for row in (*reversed(own), *reversed(head)):
@@ -190,8 +170,8 @@ class CustomersFeed:
             ("since_datetime", iso(since)),
         )
         answer = await self._client.get(ENDPOINT, self._path, query, priority=Priority.POLL)
-        rows = _list_of(answer)
-        mapped = _mapped(rows, answer, self._settings.page_limit, familiar)
+        rows = list_of(answer)
+        mapped = mapped_rows(rows, answer, self._settings.page_limit, familiar)
         state = _noted(state, mapped, answer)
         if len(rows) >= (state.width or self._settings.page_limit):
             following, more, complete = self._after_full_page(state, since, mapped, answer)
@@ -210,7 +190,7 @@ class CustomersFeed:
         )
 
     def _after_short_page(
-        self, state: Poll, since: int, mapped: _Rows, answer: Answer
+        self, state: Poll, since: int, mapped: Rows, answer: Answer
     ) -> tuple[Poll | Sweep, bool, bool]:
         """Everything up to now has been shown: the next run begins a little before the last change."""
         nothing = not (mapped.documents or mapped.gone or mapped.rejects or mapped.familiar)
@@ -224,101 +204,20 @@ class CustomersFeed:
         return following, False, True
 
     def _after_full_page(
-        self, state: Poll, since: int, mapped: _Rows, answer: Answer
+        self, state: Poll, since: int, mapped: Rows, answer: Answer
     ) -> tuple[Poll | Sweep, bool, bool]:
         """Page on by the greatest change time, or let a sweep step in where that leads nowhere."""
-        own = [moment for moment in mapped.times if moment >= since]
-        # A row that is shown twice may be out of its place, and make a descending page look ascending.
-        ascending = all(earlier <= later for earlier, later in pairwise(own)) and not _repeats(_list_of(answer))
-        if own and ascending and own[-1] - STEP_BACK > since:
-            position = max(state.position, own[-1])
-            return replace(state, position=position, since=own[-1] - STEP_BACK, quiet=False, empty=False), True, False
+        last = paged_on(since, list_of(answer), mapped)
+        if last is not None:
+            position = max(state.position, last)
+            return replace(state, position=position, since=last - STEP_BACK, quiet=False, empty=False), True, False
         if state.can_pass(since, self._overlap, answer.received_at):
             return state.sweep_past(since, self._overlap, answer.received_at, answer.date), True, False
         # Too early: rows of this instant may still appear. Ask again after the poll interval.
         return replace(state, since=since), False, False
 
 
-def _list_of(answer: Answer) -> list[Any]:
-    """The rows; `Any` because each is checked by itself."""
-    if not isinstance(answer.value, list):
-        raise Malformed(f"{ENDPOINT} answered without a list")
-    return answer.value
-
-
-def _mapped(rows: list[Any], answer: Answer, limit: int, familiar: Familiar | None = None) -> _Rows:
-    documents: list[Document] = []
-    fingerprints = {} if familiar is None else _fingerprints(rows)
-    recognised = familiar(fingerprints) if familiar is not None and fingerprints else frozenset[str]()
-    gone: list[Gone] = []
-    rejects: list[Reject] = []
-    times: list[int] = []
-    # A row dated later than the server's own second is wrong; it is a document, but neither order nor position.
-    ceiling = int(answer.received_at * SECOND) if answer.date is None else answer.date + SECOND
-    linked = _linked(rows)
-    latest: int | None = None
-    for number, row in enumerate(rows):
-        moment: int | None
-        if recognised and isinstance(row, dict) and row.get("id") in recognised:
-            moment = models.change_time(row)
-        elif isinstance(result := models.customer(row, ENDPOINT), Document):
-            moment = result.version or None
-            if result.version > ceiling:
-                result = result._replace(version=0)
-                fingerprints.pop(result.uid, None)  # once its time is believable, it has to be taken note of
-            documents.append(result)
-        elif isinstance(result, Gone):
-            moment = result.at or None
-            gone.append(result if result.at <= ceiling else result._replace(at=0))
-        else:
-            moment = models.change_time(row)
-            rejects.append(result)
-        if moment is None or moment > ceiling:
-            continue
-        latest = moment if latest is None or moment > latest else latest
-        if number < limit and not (linked and row.get("customer_id") in linked):
-            times.append(moment)
-    return _Rows(documents, gone, rejects, times, latest, tuple(recognised), fingerprints)
-
-
-def _fingerprints(rows: list[Any]) -> dict[str, bytes]:
-    """By uid; not of rows that come twice, for which of the two counts is to be seen."""
-    found: dict[str, bytes] = {}
-    twice: set[str] = set()
-    for row in rows:
-        uid = row.get("id") if isinstance(row, dict) else None
-        if isinstance(uid, str):
-            if uid in found:
-                twice.add(uid)
-            # The release is in it, because another one may make something else of the same row.
-            found[uid] = blake2b(orjson.dumps(row), digest_size=FINGERPRINT_BYTES, key=_RELEASE).digest()
-    for uid in twice:
-        del found[uid]
-    return found
-
-
-def _linked(rows: list[Any]) -> frozenset[str]:
-    """customer_ids of those that are on the page because a contact of theirs is, or could be."""
-    found: set[str] = set()
-    for row in rows:
-        if isinstance(row, dict) and row.get("type") == "contact" and isinstance(row.get("contact_for"), list):
-            ids = [link.get("customer_id") for link in row["contact_for"] if isinstance(link, dict)]
-            found.update(name for name in ids if isinstance(name, str))
-    return frozenset(found)
-
-
-def _repeats(rows: list[Any]) -> bool:
-    """Whether a row is shown twice, other than as a customer that a contact is linked to."""
-    linked = _linked(rows)
-    ids = [
-        row.get("id")
-        for row in rows
-        if isinstance(row, dict) and not (isinstance(row.get("customer_id"), str) and row["customer_id"] in linked)
-    ]
-    return len({uid for uid in ids if isinstance(uid, str)}) < len(ids)
-
-
-def _noted(state: State, mapped: _Rows, answer: Answer) -> State:
+def _noted(state: State, mapped: Rows, answer: Answer) -> State:
     """The state with what the page says about the server's clock."""
     if mapped.latest is None or (state.seen is not None and mapped.latest <= state.seen):
         return state

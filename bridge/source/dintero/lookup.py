@@ -126,9 +126,9 @@ def is_segment(name: str) -> bool:
 
 
 def _searches(document: Document) -> list[tuple[str, str]]:
-    """Filters that a living customer would pass under any `customer_id`, then the old one for its tombstone."""
-    found = [(name, document.body.get(name)) for name in ("email", "phone_number")]
-    found.append(("search", document.body.get("customer_id")))
+    """The old `customer_id`, which most often brings its tombstone; then what a living one has under any other."""
+    found = [("search", document.body.get("customer_id"))]
+    found += [(name, document.body.get(name)) for name in ("email", "phone_number")]
     return [(name, value) for name, value in found if isinstance(value, str) and value]
 
 

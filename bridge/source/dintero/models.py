@@ -53,6 +53,11 @@ def tag(row: object, endpoint: str) -> Document | Gone | Reject:
     return _mapped(row, endpoint, _tag)
 
 
+def user(row: object, endpoint: str) -> Document | Gone | Reject:
+    """One entry of the list of management users."""
+    return _mapped(row, endpoint, _user)
+
+
 def change_time(row: object) -> int | None:
     """When the row changed, in microseconds, as far as it can be read; for rows that were rejected."""
     if not isinstance(row, dict):
@@ -62,6 +67,25 @@ def change_time(row: object) -> int | None:
         return instant(value) if isinstance(value, str) else None
     except ValueError:
         return None
+
+
+def row_uid(row: object) -> str | None:
+    """The uid of a row that is not a tombstone, whatever else is wrong with it; None when it has none."""
+    uid = row.get("id") if isinstance(row, dict) and row.get("deleted_at") is None else None
+    return uid if type(uid) is str and _UUID.fullmatch(uid) else None
+
+
+def is_tombstone(row: object) -> bool:
+    """Whether the row says that it was deleted."""
+    return isinstance(row, dict) and row.get("deleted_at") is not None
+
+
+def rename_trail(metadata: Any) -> list[Any]:
+    """The provider's records of renames, oldest first. `Any`: evidence only, so nothing of it is checked."""
+    if type(metadata) is not dict:
+        return []
+    changes = [change for key, change in metadata.items() if key.startswith(RENAME_PREFIX)]
+    return sorted((_rename_record(change) for change in changes), key=_rename_order)
 
 
 def _mapped(row: object, endpoint: str, build: Callable[[str, Row], Document]) -> Document | Gone | Reject:
@@ -131,16 +155,38 @@ def _tag(uid: str, row: Row) -> Document:
     return Document(uid, body, version)
 
 
+def _user(uid: str, row: Row) -> Document:
+    body: Body = {"uid": uid}
+    extra: Body = {}
+    version = 0
+    for name, value in row.items():
+        if not value and (value is None or value in ({}, [])):
+            continue
+        if name in _USER_TEXTS:
+            body[name] = _text(name, value)
+        elif name == "updated_at":
+            version, body[name] = _moment(name, value)
+        elif name == "created_at":
+            body[name] = _stamp(name, value)
+        elif name in _USER_PARTS:
+            _USER_PARTS[name](name, value, body, extra)
+        elif name not in _USER_LEFT_OUT:
+            _keep(name, value, extra)
+    if not body.get("email"):
+        raise _Refused("email: missing")
+    if extra:
+        body["extra"] = extra
+    return Document(uid, body, version)
+
+
 # The parts of a customer that need more than a look at the type. Each puts what it makes into `body` or `extra`.
 
 
 def _metadata(name: str, value: Any, body: Body, extra: Body) -> None:
     metadata = _object(name, value)
-    records = [key for key in metadata if key.startswith(RENAME_PREFIX)]
-    if records:
-        metadata = dict(metadata)
-        changes = [metadata.pop(key) for key in records]
-        extra["customer_id_changes"] = sorted((_rename_record(change) for change in changes), key=_rename_order)
+    if trail := rename_trail(metadata):
+        metadata = {key: value for key, value in metadata.items() if not key.startswith(RENAME_PREFIX)}
+        extra["customer_id_changes"] = trail
     if metadata:
         body[name] = metadata
 
@@ -205,6 +251,51 @@ def _enrolled_by(name: str, value: Any, body: Body, extra: Body) -> None:
         extra[name] = found
 
 
+# The same for a user.
+
+
+def _roles(name: str, value: Any, body: Body, extra: Body) -> None:
+    """What the roles grant counts, not when and by whom they were last saved; the order of both says nothing."""
+    found: dict[str, Body] = {}
+    for entry in _set_of_objects(name, value):
+        uid = entry.get("id")
+        if type(uid) is not str:
+            raise _Refused(f"{name}: an entry has no id")
+        role = {key: member for key, member in entry.items() if key not in _ROLE_LEFT_OUT}
+        if "scope" in role:
+            role["scope"] = _set_of_texts(f"{name}: scope", role["scope"])
+        found[uid] = role
+    body[name] = [found[uid] for uid in sorted(found)]
+
+
+def _scope(name: str, value: Any, body: Body, extra: Body) -> None:
+    body[name] = _set_of_texts(name, value)
+
+
+def _agreement(name: str, value: Any, body: Body, extra: Body) -> None:
+    agreement = _object(name, value)
+    if "attachments" in agreement:
+        agreement = {**agreement, "attachments": _set_of_objects(f"{name}: attachments", agreement["attachments"])}
+    if agreement:
+        extra[name] = agreement
+
+
+def _configuration(name: str, value: Any, body: Body, extra: Body) -> None:
+    configuration = _object(name, value)
+    factors = configuration.get("mfa")
+    if isinstance(factors, dict):
+        configuration = {**configuration, "mfa": {factor: _factor(entry) for factor, entry in factors.items()}}
+    if configuration:
+        extra[name] = configuration
+
+
+def _factor(entry: Any) -> Any:
+    """One second factor, with its time in canonical form. `Any`: providers add settings of other shapes."""
+    if type(entry) is dict and "updated_at" in entry:
+        return {**entry, "updated_at": _stamp("configuration: updated_at", entry["updated_at"])}
+    return entry
+
+
 _CUSTOMER_TEXTS = frozenset(
     {
         "customer_id",
@@ -233,6 +324,23 @@ _CUSTOMER_PARTS: dict[str, Callable[[str, Any, Body, Body], None]] = {
 }
 
 
+_USER_TEXTS = frozenset({"email", "name", "status", "authentication_type"})
+"""Same name and meaning in both vocabularies."""
+
+_USER_LEFT_OUT = frozenset({"id", "last_seen_at"})
+"""The one is `uid`, the other moves with every visit: it is not even kept, or it would be old in every event."""
+
+_USER_PARTS: dict[str, Callable[[str, Any, Body, Body], None]] = {
+    "roles": _roles,
+    "scope": _scope,
+    "agreement": _agreement,
+    "configuration": _configuration,
+}
+
+_ROLE_LEFT_OUT = frozenset({"created_at", "created_by", "updated_at", "deleted_at", "deleted_by"})
+"""A role is an entity of its own, seen here only as a part of its users."""
+
+
 def _text(name: str, value: Any) -> str:
     if type(value) is not str:
         raise _Refused(f"{name}: not a text")
@@ -254,6 +362,13 @@ def _set_of_objects(name: str, value: Any) -> list[Body]:
     if len(entries) > 1:
         entries.sort(key=_canonical)
     return entries
+
+
+def _set_of_texts(name: str, value: Any) -> list[str]:
+    """Each once, sorted."""
+    if type(value) is not list or not all(type(entry) is str for entry in value):
+        raise _Refused(f"{name}: not a list of texts")
+    return sorted(set(value))
 
 
 def _canonical(value: Body) -> bytes:

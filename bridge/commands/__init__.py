@@ -1,0 +1,1 @@
+"""What people and programs ask of the bridge through the inbox, and what they are answered."""

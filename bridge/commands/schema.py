@@ -1,0 +1,17 @@
+"""Schema: the JSON Schemas of what is written into the inbox, and of its answers, beside those of the events."""
+
+from __future__ import annotations
+
+from bridge.commands.command import Signal
+from bridge.commands.outcome import Outcome
+from bridge.event import schema as events
+from bridge.event.schema import JsonSchema, schema_of
+
+
+def schemas() -> dict[str, JsonSchema]:
+    """File name → schema, for everything that the bridge writes or reads in Kafka and others may."""
+    return {
+        **events.schemas(),
+        "inbox.signal.v1.json": schema_of(Signal, "urn:bridge:schema:inbox.signal:v1"),
+        "outcome.v1.json": schema_of(Outcome, "urn:bridge:schema:outcome:v1"),
+    }

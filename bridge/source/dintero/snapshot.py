@@ -1,0 +1,206 @@
+"""SnapshotFeed: the customer list, read for the first time in several places at once. Wraps `CustomersFeed`.
+
+    begin ──► survey ──► SLICES ──(all read)──► count ──► POLL …
+                 │          │                     │
+                 └──────────┴─────────────────────┴──(not as slices need it)──► SWEEP …
+
+A large list is cut into slices by change time (`slices`), and one page of each is one step: a crash repeats it and
+loses nothing. Requests of a step that fail leave their slice where it was. What the list must be like for that is
+checked with every page, and counted in the end; if it is not, or if the list is small, everything is read one page
+after the other as ever. Whatever was read already falls out in the comparison.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from bridge.errors import CursorRejected, RequestRefused, SourceError
+from bridge.model import Collection, Document, Path, iso
+from bridge.source.api import Answer, ApiClient
+from bridge.source.budget import Priority
+from bridge.source.dintero import cursor as walks
+from bridge.source.dintero import slices
+from bridge.source.dintero.cursor import SECOND, STEP_BACK, Poll, Sweep, UnknownCursor
+from bridge.source.dintero.customers import CustomersFeed, ListSettings
+from bridge.source.dintero.rows import ENDPOINT, list_of, mapped_rows
+from bridge.source.dintero.slices import MODE, Shown, Slice, Slices, Unsliceable
+from bridge.source.dintero.survey import ROUNDS_MAX, Mark, cut, in_order, questions, wanted
+from bridge.source.feed import Cursor, Familiar, Page, none_familiar
+
+WALK_PAGES_MAX = 4
+"""A list of no more pages is read sooner than it is surveyed."""
+
+LANE_PAGES_MIN = 2
+"""Pages that a slice should have at least, or it is not worth its survey."""
+
+COUNTS_MAX = 3
+"""Times that the customers are counted before a number that does not fit is believed: they change meanwhile."""
+
+
+class _Question(NamedTuple):
+    """One request. As it is, it only asks how many customers changed since an instant, or how many there are."""
+
+    since: int | None
+    limit: int = 1
+    total: bool = True
+
+
+class SnapshotFeed:
+    """Implements `Feed`."""
+
+    def __init__(self, customers: CustomersFeed, client: ApiClient, path: str, settings: ListSettings) -> None:
+        """`path` of the list, encoded."""
+        self._customers = customers
+        self._client = client
+        self._path = path
+        self._limit = settings.page_limit
+        self._lanes = settings.parallelism
+        self._overlap = int(settings.overlap_s * SECOND)
+
+    @property
+    def collection(self) -> Collection:
+        """See `Feed.collection`."""
+        return self._customers.collection
+
+    async def page(self, cursor: Cursor | None, familiar: Familiar = none_familiar) -> Page:
+        """See `Feed.page`. Of slices: as many pages as are asked side by side, as one."""
+        if cursor is not None and cursor.get("mode") == MODE:
+            try:
+                state = slices.load(cursor)
+            except UnknownCursor as error:
+                raise CursorRejected(f"the stored position cannot be used: {error}") from None
+            return await (self._slices_page(state) if state.slices else self._last_page(state))
+        if cursor is None and self._lanes > 1 and (begun := await self._survey()) is not None:
+            return _page(begun)
+        return await self._customers.page(cursor, familiar)
+
+    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:
+        """See `Feed.fetch`."""
+        return await self._customers.fetch(known)
+
+    def sweep(self, cursor: Cursor) -> Cursor:
+        """See `Feed.sweep`."""
+        return self._customers.sweep(cursor)
+
+    # Where to cut.
+
+    async def _survey(self) -> Slices | None:
+        """The slices; None when the list is to be walked."""
+        everybody = await self._get(_Question(None))
+        if everybody.total is None or everybody.total <= WALK_PAGES_MAX * self._limit:
+            return None
+        try:
+            dated = await self._get(_Question(0))
+        except RequestRefused:
+            return None
+        first = self._shown(dated).mapped.times
+        if dated.total is None or dated.total < everybody.total or not first:
+            return None  # those without a change time would be missed
+        lanes = min(self._lanes, dated.total // (LANE_PAGES_MIN * self._limit))
+        want = wanted(dated.total, lanes, self._limit)
+        now = int(everybody.received_at * SECOND) if everybody.date is None else everybody.date
+        marks = [Mark(first[0], dated.total), Mark(now + SECOND, 0)]
+        for _ in range(ROUNDS_MAX):
+            asked = questions(marks, want, lanes)
+            if not asked:
+                break
+            answers = await self._side_by_side([_Question(since) for since in asked])
+            if not any(isinstance(answer, Answer) for answer in answers):
+                break
+            marks = in_order([*marks, *self._marks(asked, answers, now)])
+        pieces = cut(marks, want)
+        return Slices(slices=pieces, began=everybody.date) if len(pieces) > 1 else None
+
+    def _marks(self, asked: Sequence[int], answers: Sequence[Answer | SourceError], now: int) -> list[Mark]:
+        found: list[Mark] = []
+        for since, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, Answer) and answer.total is not None:
+                times = self._shown(answer).mapped.times
+                # There is nothing before the first row, so the count holds from there on too.
+                found += [Mark(at, answer.total) for at in (since, *times[:1]) if since <= at <= now]
+        return found
+
+    # Pages.
+
+    async def _slices_page(self, state: Slices) -> Page:
+        asked = state.next(self._lanes)
+        answers = await self._side_by_side([self._pages_of(state.slices[number]) for number in asked])
+        pages: list[Shown | None] = [None] * len(state.slices)
+        failed = [answer for answer in answers if isinstance(answer, SourceError)]
+        for number, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, Answer):
+                pages[number] = self._shown(answer)
+        shown = [page for page in pages if page is not None]
+        if any(isinstance(error, RequestRefused) for error in failed):
+            return _page(state.walking(), shown)
+        if not shown:
+            raise failed[0]
+        try:
+            return _page(state.after(pages, self._lanes, self._overlap), shown)
+        except Unsliceable:
+            return _page(state.walking(), shown)
+
+    async def _last_page(self, state: Slices) -> Page:
+        """Count what there is, against what was read."""
+        since = max(0, state.counted_to - STEP_BACK)
+        for _ in range(COUNTS_MAX):
+            everybody = await self._get(_Question(None))
+            answers = await self._side_by_side([_Question(0), _Question(since)])
+            totals = [everybody.total]
+            for answer in answers:
+                if isinstance(answer, SourceError):
+                    raise answer
+                totals.append(answer.total)
+            known = [total for total in totals if total is not None]
+            if len(known) == len(totals) and state.proves(*known):
+                return _page(state.polling())
+        return _page(state.walking())
+
+    # Requests.
+
+    def _pages_of(self, piece: Slice) -> _Question:
+        return _Question(piece.since, self._limit, total=piece.end is None)
+
+    async def _side_by_side(self, questions: Sequence[_Question]) -> list[Answer | SourceError]:
+        """Every answer, or what came instead, in order. Cancellation ends all requests."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._caught(question), name="read slices") for question in questions]
+        return [task.result() for task in tasks]
+
+    async def _caught(self, question: _Question) -> Answer | SourceError:
+        """As a value: the others shall go on."""
+        try:
+            return await self._get(question)
+        except SourceError as error:
+            return error
+
+    async def _get(self, question: _Question) -> Answer:
+        query = [("type", "any"), ("limit", str(question.limit))]
+        if question.total:
+            query.append(("total", "true"))
+        if question.since is not None:
+            query.append(("since_datetime", iso(question.since)))
+        answer = await self._client.get(ENDPOINT, self._path, tuple(query), priority=Priority.SNAPSHOT)
+        list_of(answer)
+        return answer
+
+    def _shown(self, answer: Answer) -> Shown:
+        rows = list_of(answer)
+        mapped = mapped_rows(rows, answer, self._limit)
+        return Shown(rows, mapped, self._limit, answer.total, answer.asked_at, answer.received_at)
+
+
+def _page(state: Slices | Sweep | Poll, shown: Sequence[Shown] = ()) -> Page:
+    # Of two copies with the same change time the later one counts; what was asked later is not older.
+    shown = sorted(shown, key=lambda page: page.asked_at)
+    return Page(
+        documents=[document for page in shown for document in page.mapped.documents],
+        gone=[gone for page in shown for gone in page.mapped.gone],
+        rejects=[reject for page in shown for reject in page.mapped.rejects],
+        cursor=slices.dump(state) if isinstance(state, Slices) else walks.dump(state),
+        more=True,
+        path=Path.SNAPSHOT,
+        complete=isinstance(state, Poll),
+    )
