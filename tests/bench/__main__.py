@@ -2,8 +2,8 @@
 
     --quick      one population of 30,000, under three minutes; figures of less than 10 s each
     --json PATH  where the figures go as JSON
-    --only WORD  some of: read, latency, restore, takeover, sources, slices, edges; --customers and --rounds for a closer
-                 look
+    --only WORD  some of: read, latency, restore, takeover, sources, slices, edges
+    --customers, --rounds  for a closer look
 
 Starts an API process and, unless KAFKA_BOOTSTRAP_SERVERS names one, a Kafka; ends what it started.
 """
