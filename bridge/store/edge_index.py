@@ -6,7 +6,7 @@ batch touches about as many pages as it has tags, which is why edges gather in m
 the local transaction ends, when there are many, or when somebody asks for them.
 
 What a flipped bit must not do: per tag there are the count of its edges and the exclusive or of its customers' 64-bit
-hashes, sealed with a CRC-32. Members are compared with both before the first of them is told.
+hashes, sealed with a CRC-32. Whoever has read the members of a tag to their end knows that they were these.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ IDS_MAX = 500
 _ROW_BITS = 40
 _ROW_MASK = (1 << _ROW_BITS) - 1
 
+_MEMBERS = (
+    "SELECT state.hash, state.key FROM edges CROSS JOIN state ON state.id = edges.customer WHERE edges.tag = ? "
+    "ORDER BY edges.customer"
+)
 _TAG = "SELECT id, folder, uid, members, digest, crc FROM tags WHERE "
 
 
@@ -199,16 +203,15 @@ class EdgeIndex:
         tag = self._tag(folder, uid)
         if tag is None:
             return
-        joined = "FROM edges CROSS JOIN state ON state.id = edges.customer WHERE edges.tag = ?"
         count = digest = 0
-        for (hashed,) in self._db.execute(f"SELECT state.hash {joined}", (tag.id,)):
-            if type(hashed) is not int:
+        for row in self._db.execute(_MEMBERS, (tag.id,)):
+            if type(row[0]) is not int:
                 break  # then the count is wrong
+            yield row
             count += 1
-            digest ^= hashed
+            digest ^= row[0]
         if (count, digest) != (tag.members, tag.digest):
             raise CacheDamaged("the members of a tag are not those that were put into the cache")
-        yield from self._db.execute(f"SELECT state.hash, state.key {joined}", (tag.id,))
 
     def _tag(self, folder: int, uid: str) -> _Tag | None:
         row = self._db.execute(f"{_TAG} folder = ? AND uid = ?", (folder, uid)).fetchone()

@@ -276,7 +276,7 @@ class SqliteStore:
         return [self._true(hashed, key) for hashed, key, _ in rows], rows[-1][2] if len(rows) == limit else None
 
     def members(self, source: str, tag: str) -> Iterator[str]:
-        """See `Store.members`. Raises `CacheDamaged` before the first of them, or when one of them is damaged."""
+        """See `Store.members`. Raises `CacheDamaged`."""
         folder = customers_folder(source)
         number = self._folders.get(folder)
         if number is not None:
