@@ -66,8 +66,7 @@ class Memberships(SourceLoop):
         """`spread`: see `SourceLoop`; it also draws samples."""
         super().__init__(source, Collection.MEMBERSHIPS, ledger, clock, metrics, parking, spread)
         self._reader = memberships.reader
-        self._plan = memberships.plan
-        self._rounds = Rounds(self._plan)
+        self._rounds = Rounds(memberships.plan)
         self._step = step
         self._bulletin = bulletin
         self._asker = Asker(source, memberships.reader, step, ledger, self._asked)
@@ -98,9 +97,9 @@ class Memberships(SourceLoop):
     def resync(self) -> bool:
         """See `SourceLoop.resync`: no tag counts as read."""
         self._step.begin_again(self.collection)
-        self._rounds = Rounds(self._plan)
-        self._rolls.clear()
-        self._waiting.clear()
+        for tag in list(self._rounds.tags):
+            self._rounds.drop(tag)
+            self._readings.drop(tag)
         self._bulletin.tags_moved()
         return super().resync()
 

@@ -37,7 +37,8 @@ class Desk:
     def page(
         self, collection: Collection, *documents: Document, path: Path = Path.POLL, gone: tuple[str, ...] = ()
     ) -> tuple[str, ...]:
-        result = self.step.absorb(collection, Page(documents, {"at": 1}, False, path), dict.fromkeys(gone), {})
+        result = self.step.absorb(collection, Page(documents, {"at": 1}, False, path))
+        self.step.settle(collection, dict.fromkeys(gone), {}, path)
         return tuple(result.touched)
 
     def move(self, *moves: tuple[str, str, bool], path: Path = Path.SWEEP) -> int:
