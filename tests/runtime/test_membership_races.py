@@ -12,6 +12,7 @@ import pytest
 
 from bridge.errors import PublishFailed
 from bridge.model import Collection
+from bridge.runtime.bulletin import Bulletin
 from bridge.runtime.shard import Shard
 from bridge.source.transport import Request, Response
 from tests.runtime.members import Club
@@ -116,7 +117,13 @@ def test_customers_whose_deletion_is_held_keep_their_tags() -> None:
     run_virtual(main)
 
 
-def test_a_customer_that_nobody_knows_yet_is_created_before_it_is_tagged() -> None:
+@pytest.mark.parametrize("hinted", [True, False], ids=["hinted", "with every hint lost"])
+def test_a_customer_that_nobody_knows_yet_is_created_before_it_is_tagged(
+    monkeypatch: pytest.MonkeyPatch, hinted: bool
+) -> None:
+    if not hinted:
+        monkeypatch.setattr(Bulletin, "hint", lambda self, uids: None)
+
     async def main(clock: VirtualClock) -> None:
         club = Club(clock, 100, 3, poll_s=0.5)
         await club.live(40)
@@ -175,20 +182,25 @@ def test_as_many_coming_as_going_is_found_although_the_count_stays() -> None:
     run_virtual(main)
 
 
-def test_many_that_lose_a_tag_at_once_are_told_without_asking_each_of_them() -> None:
+@pytest.mark.parametrize("bumps", ["false", "true"])
+def test_a_bulk_job_gives_exactly_its_edges_and_asks_few_customers(bumps: str) -> None:
+    """With `bumps` every customer of the job has a new change time, so many of them are asked because of that."""
+
     async def main(clock: VirtualClock) -> None:
-        club = Club(clock, 1000, 2)
+        club = Club(clock, 1000, 2, switches={"tag_bumps_updated_at": bumps})
         await club.live(60)
         tag = club.world.create_tag("campaign")["id"]
         ids = list(club.world.customers.live_row_of)
         await club.tell(60, (1, lambda: give(club, tag, ids)))
         assert club.stored == club.true
+        assert [event.edge[0] for event in club.told].count(tag) == 1000
         count = len(club.told)
         asked = club.api.statistics().requests.get("customer_tags 200", 0)
         await club.tell(150, (1, lambda: take(club, tag, ids[100:])))
         club.check()
         assert [event.verb for event in club.told[count:]] == ["untagged"] * 900
-        assert club.api.statistics().requests.get("customer_tags 200", 0) - asked < 50
+        assert club.verbs()["customer.updated"] == 0
+        assert bumps == "true" or club.api.statistics().requests.get("customer_tags 200", 0) - asked < 50
 
     run_virtual(main)
 
