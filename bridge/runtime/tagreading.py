@@ -131,7 +131,8 @@ class TagReadings:
         self._spent(2 * len(uids))
         said = await self._asker.ask(uids, self.path, roll.ask)
         roll.since = self._clock.wall()
-        roll.unsure |= {uid: None for uid, answer in said.items() if answer is Untold.NOT_NOW}
+        # Also who is gone: which tags it had last nobody says, so nothing is proved while it is still in the state.
+        roll.unsure |= {uid: None for uid, answer in said.items() if answer in (Untold.NOT_NOW, Untold.GONE)}
 
     # What a reading amounts to.
 
