@@ -7,6 +7,7 @@ MINUTES ?= 10
 SEEDS ?= 1000
 QUICK ?=
 ARGS ?=
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 help:
 	@echo "make demo [SECONDS=60]   the whole thing, live on this machine; Ctrl-C ends it"
-	@echo "make test [ARGS=...]     lint, then all tests (ARGS goes to pytest)"
+	@echo "make test [ARGS=...]     lint, then all tests, JOBS=2 files at once (ARGS goes to pytest)"
 	@echo "make lint                format, lint, types, import contracts, schemas"
 	@echo "make format              let ruff rewrite what it can"
 	@echo "make simulate [SEEDS=N]  the simulator, one seed after the other, until one fails"
@@ -32,9 +33,9 @@ setup: $(VENV)/.installed
 demo: setup
 	@$(BIN)/bridge demo $(if $(SECONDS),--seconds $(SECONDS))
 
-# Lint goes first, so that pytest's summary is the last thing that is printed.
+# Files are handed out whole, because some have fixtures that take long. Lint goes first, so that pytest's summary is the last thing that is printed.
 test: lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 lint: setup
 	$(BIN)/ruff format --check .
