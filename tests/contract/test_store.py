@@ -134,6 +134,22 @@ def test_the_members_of_a_tag_are_the_customers_whose_document_has_it(build: Bui
     store.close()
 
 
+@pytest.mark.parametrize("looks", [True, False])
+def test_a_tag_may_be_given_taken_and_given_again(build: Build, looks: bool) -> None:
+    store = build()
+    for position, (tags, expected) in enumerate(
+        [(("a", "b"), 1), (("b",), 0), (("a",), 1), ((), 0), (None, 0), (("a",), 1), (None, 0), (("a", "b"), 1)]
+    ):
+        store.apply([("s/customers/1", None if tags is None else customer(*tags))], position)
+        if looks:
+            assert store.members_count("s", "a") == expected
+    assert index_of(store, "s") == {"a": ["1"], "b": ["1"]}
+    store.apply([("s/customers/1", customer("a"))], 20)
+    store.apply([("s/customers/1", customer("a", "b"))], 21)
+    assert index_of(store, "s") == {"a": ["1"], "b": ["1"]}
+    store.close()
+
+
 def test_each_source_has_its_own_members(build: Build) -> None:
     store = build()
     store.apply([("a/customers/1", customer("t")), ("ab/customers/1/t/u", customer("t", "a/t")), ("a/c/1", b"")], 1)

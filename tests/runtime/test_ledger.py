@@ -142,41 +142,53 @@ def test_whatever_is_pending_members_are_what_the_newest_records_say(
                     }
 
 
-@settings(deadline=None)
-@given(st.data())
-def test_a_key_that_is_there_all_the_time_comes_once_wherever_it_is(data: st.DataObject) -> None:
-    ledger = Ledger(MemoryStore())
-    settled = pending = 0
+PUTS = st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=5)
+MOVES = st.lists(st.tuples(PUTS, st.booleans(), st.booleans()), max_size=8)
 
-    def move() -> None:
-        """Something that happens between two pieces."""
-        nonlocal settled, pending
-        for number in data.draw(st.lists(st.integers(0, 15), max_size=5)):
-            stays = data.draw(st.booleans())
+
+@settings(deadline=None)
+@given(st.sets(st.integers(0, 9)), MOVES, MOVES, st.integers(1, 4))
+def test_a_key_that_is_there_all_the_time_comes_once_wherever_it_is(
+    stored: set[int],
+    before: list[tuple[list[tuple[int, bool]], bool, bool]],
+    between: list[tuple[list[tuple[int, bool]], bool, bool]],
+    limit: int,
+) -> None:
+    store = MemoryStore()
+    store.apply([(f"{FOLDER}{number}", b"0") for number in stored], 1)
+    ledger = Ledger(store)
+
+    def move(puts: list[tuple[int, bool]], settle: bool, take: bool) -> None:
+        for number, stays in puts:
             ledger.put(f"{FOLDER}{number}", b"1" if stays else None)
-            there[number] = there.get(number, False) or stays
-            if not stays:
-                always.discard(number)
-        if pending and data.draw(st.booleans()):
-            settled += 1
-            ledger.settle(settled)
-            pending = 0
-        if not pending and data.draw(st.booleans()):
-            pending = 1
+        if settle:
+            ledger.settle(store.position + 1)
+        if take and ledger._flying.empty:
             ledger.take()
 
-    always: set[int] = set()
-    there: dict[int, bool] = {}
-    move()
-    move()
+    for puts, settle, take in before:
+        move(puts, settle, take)
     always = {int(key.removeprefix(FOLDER)) for key in ledger.keys(FOLDER)}
-    limit = data.draw(st.integers(1, 4))
-    found: list[str] = []
+    ever = set(always)
+    found: list[int] = []
+    coming = iter(between)
     after: int | None = 0
     while after is not None:
         piece, after = ledger.keys_after(FOLDER, after, limit)
-        found += piece
+        found += [int(key.removeprefix(FOLDER)) for key in piece]
         if after is not None:
-            move()
-    assert {number for number in always if found.count(f"{FOLDER}{number}") != 1} == set()
-    assert {int(key.removeprefix(FOLDER)) for key in found} <= {number for number, was in there.items() if was}
+            puts, settle, take = next(coming, ([], False, False))
+            move(puts, settle, take)
+            always -= {number for number, stays in puts if not stays}
+            ever |= {number for number, stays in puts if stays}
+    assert [number for number in always if found.count(number) != 1] == []
+    assert set(found) <= ever
+
+
+def test_pieces_of_keys_know_what_is_pending() -> None:
+    ledger = ledger_with(a=[], b=[], c=[])
+    ledger.put(FOLDER + "a", None)
+    ledger.put(FOLDER + "b", customer(["vip"]))
+    ledger.take()
+    ledger.put(FOLDER + "d", customer([]))
+    assert ledger.keys_after(FOLDER, 0, 4) == ([FOLDER + "b", FOLDER + "c", FOLDER + "d"], None)
