@@ -278,7 +278,8 @@ class Memberships(SourceLoop):
         self._spent(2 * len(uids))
         said = await self._ask(uids, self._path, roll.ask)
         roll.since = self._clock.wall()
-        roll.unsure |= {uid: None for uid, answer in said.items() if answer is Untold.NOT_NOW}
+        # Also those who are gone: they may have lost the tag before, and keep it until their deletion is told.
+        roll.unsure |= {uid: None for uid, answer in said.items() if answer in (Untold.NOT_NOW, Untold.GONE)}
 
     async def _ask(
         self, uids: Sequence[str], path: Path, queue: dict[str, None] | None = None, *, urgent: bool = False
@@ -372,7 +373,7 @@ class Memberships(SourceLoop):
     def _look_at_open(self, roll: Roll) -> None:
         """Those who were not known, or could not be asked: once the customers' reading is beyond that, ask who is
         there. Who is not was refused, or is gone."""
-        if not self._customers_beyond(roll, roll.since):
+        if not self._customers_beyond(roll, roll.since + (LATE_S if roll.unsure else 0.0)):
             return
         roll.waits += bool(roll.unsure)
         if roll.waits > WAITS_MAX:
