@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from itertools import islice
 
 from bridge.clock import Clock
 from bridge.detect.scan import DeleteLimit, Uids
@@ -30,6 +29,9 @@ from bridge.source.feed import Feed, Page
 
 AT_ONCE = 100
 """Documents that are confirmed and deleted in one step; a tenth of a second of most budgets."""
+
+KEYS_AT_ONCE = 2_000
+"""Keys that are looked at before others of the event loop get their turn; some milliseconds."""
 
 SAMPLE = 5
 """Of a great many that are absent, how many are looked up before the absence is believed at all."""
@@ -248,9 +250,10 @@ class Removal:
 
     async def _pieces(self) -> AsyncIterator[Sequence[str]]:
         """Every known uid."""
-        uids = iter(self._step.known_uids(self._collection))
-        while some := list(islice(uids, 2_000)):
-            yield some
+        following: int | None = 0
+        while following is not None:
+            uids, following = self._step.uids_after(self._collection, following, KEYS_AT_ONCE)
+            yield uids
             await asyncio.sleep(0)
 
     def _tell(self) -> None:

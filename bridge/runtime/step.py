@@ -168,6 +168,12 @@ class SourceStep:
         prefix = key_of(self._source, collection, "")
         return [key[len(prefix) :] for key in self._ledger.keys(prefix)]
 
+    def uids_after(self, collection: Collection, after: int, limit: int) -> tuple[list[str], int | None]:
+        """The same in pieces, between which others go on; see `Store.keys_after`."""
+        prefix = key_of(self._source, collection, "")
+        keys, following = self._ledger.keys_after(prefix, after, limit)
+        return [key[len(prefix) :] for key in keys], following
+
     def missed_by(self, collection: Collection, began_at: float) -> bool:
         """True when documents wait to be looked at as this release does, and a sweep from this moment did not."""
         return self._window(collection).missed_by(began_at)

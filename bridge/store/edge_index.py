@@ -14,6 +14,7 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from bridge.store.edges import TAGS_MARK, folder_of, is_customer
@@ -64,10 +65,6 @@ class _Tag(NamedTuple):
     members: int
     digest: int
 
-    @property
-    def crc(self) -> int:
-        return zlib.crc32(repr(tuple(self)).encode())
-
 
 class EdgeIndex:
     """See the module. `folder` is the number of the folder that a source's customers are in."""
@@ -75,11 +72,11 @@ class EdgeIndex:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
         self._folders: set[int] = {folder for (folder,) in connection.execute("SELECT DISTINCT folder FROM tags")}
-        self._numbers: dict[tuple[int, str], int] = {}
+        self._numbers: dict[int, dict[str, int]] = {}  # by folder and uid, shifted to where an edge has them
+        self._kept = 0
         self._added: set[int] = set()
         self._removed: set[int] = set()
-        self._counts: dict[int, int] = {}
-        self._digests: dict[int, int] = {}
+        self._hashes: dict[int, int] = {}  # of the customers in both, by row
 
     @property
     def full(self) -> bool:
@@ -104,65 +101,85 @@ class EdgeIndex:
         if had == has:
             return
         self._folders.add(customer.folder)
+        self._hashes[customer.row] = customer.hash
         before, after = set(had), set(has)
-        for uid in had:
-            if uid not in after:
-                self._change(self._number(customer.folder, uid), customer, self._removed, self._added, -1)
-        for uid in has:
-            if uid not in before:
-                self._change(self._number(customer.folder, uid), customer, self._added, self._removed, 1)
+        gone = self._edges(customer, [uid for uid in had if uid not in after])
+        come = self._edges(customer, [uid for uid in has if uid not in before])
+        # What comes and goes before it was written never was; no edge does the same thing twice.
+        self._removed.update(gone - self._added)
+        self._added -= gone
+        self._added.update(come - self._removed)
+        self._removed -= come
 
-    def _change(self, tag: int, customer: Customer, into: set[int], instead: set[int], by: int) -> None:
-        edge = tag << _ROW_BITS | customer.row
-        if edge in instead:
-            instead.remove(edge)
-        else:
-            into.add(edge)
-        self._counts[tag] = self._counts.get(tag, 0) + by
-        self._digests[tag] = self._digests.get(tag, 0) ^ customer.hash
+    def _edges(self, customer: Customer, uids: Sequence[str]) -> set[int]:
+        numbers = self._numbers.setdefault(customer.folder, {})
+        new = [uid for uid in uids if uid not in numbers]
+        if new:
+            self._kept += len(new)
+            if self._kept > NUMBERS_MAX:
+                self._kept = len(uids)
+                self._numbers = {customer.folder: (numbers := {uid: numbers[uid] for uid in uids if uid in numbers})}
+            numbers.update((uid, self._number(customer.folder, uid) << _ROW_BITS) for uid in new)
+        row = customer.row
+        return {numbers[uid] + row for uid in uids}
 
     def flush(self) -> None:
         """Write what gathered; within the transaction that its records are in."""
-        if not self._counts:
+        if not self._hashes:
             return
-        if self._removed:
-            removed = self._db.executemany("DELETE FROM edges WHERE tag = ? AND customer = ?", _rows(self._removed))
-            if removed.rowcount != len(self._removed):
+        changes: dict[int, tuple[int, int]] = {}
+        removed, added = self._sorted(self._removed, -1, changes), self._sorted(self._added, 1, changes)
+        if removed:
+            deleted = self._db.executemany("DELETE FROM edges WHERE tag = ? AND customer = ?", removed)
+            if deleted.rowcount != len(removed):
                 raise CacheDamaged("a membership is not in its index")
         try:
-            self._db.executemany("INSERT INTO edges VALUES (?, ?)", _rows(self._added))
+            self._db.executemany("INSERT INTO edges VALUES (?, ?)", added)
         except sqlite3.IntegrityError:
             raise CacheDamaged("a membership is in its index before it is there") from None
-        self._seal()
+        self._seal(changes)
         self.forget()
 
-    def _seal(self) -> None:
-        numbers = sorted(self._counts)
+    def _sorted(self, edges: set[int], by: int, changes: dict[int, tuple[int, int]]) -> list[tuple[int, int]]:
+        """Tag and row of each, in the order of the file; `changes` takes how the tags' counts and digests change."""
+        hashes = self._hashes
+        rows = []
+        for tag, group in groupby(sorted(edges), key=_tag_of):
+            count, digest = changes.get(tag, (0, 0))
+            for edge in group:
+                row = edge & _ROW_MASK
+                rows.append((tag, row))
+                count += by
+                digest ^= hashes[row]
+            changes[tag] = count, digest
+        return rows
+
+    def _seal(self, changes: Mapping[int, tuple[int, int]]) -> None:
+        numbers = sorted(changes)
         rows = []
         for start in range(0, len(numbers), IDS_MAX):
             part = numbers[start : start + IDS_MAX]
             marks = ",".join("?" * len(part))
             for row in self._db.execute(f"{_TAG} id IN ({marks})", part):
-                tag = _believed(row)
-                changed = tag._replace(
-                    members=tag.members + self._counts[tag.id], digest=tag.digest ^ self._digests[tag.id]
-                )
-                rows.append((changed.members, changed.digest, changed.crc, changed.id))
+                number, folder, uid, members, digest = _believed(row)
+                more, other = changes[number]
+                members, digest = members + more, digest ^ other
+                rows.append((members, digest, _seal_of(number, folder, uid, members, digest), number))
         sealed = self._db.executemany("UPDATE tags SET members = ?, digest = ?, crc = ? WHERE id = ?", rows)
-        if sealed.rowcount != len(numbers):
+        if rows and sealed.rowcount != len(numbers):
             raise CacheDamaged("a tag is not in its index")
 
     def forget(self) -> None:
         """What gathered is written, or never happened."""
         self._added.clear()
         self._removed.clear()
-        self._counts.clear()
-        self._digests.clear()
+        self._hashes.clear()
 
     def count(self, folder: int, uid: str) -> int:
         """How many customers have the tag."""
+        self.flush()
         tag = self._tag(folder, uid)
-        return 0 if tag is None else tag.members + self._counts.get(tag.id, 0)
+        return 0 if tag is None else tag.members
 
     def tags(self, folder: int) -> list[str]:
         """Those that somebody has."""
@@ -189,19 +206,14 @@ class EdgeIndex:
         return None if row is None else _believed(row)
 
     def _number(self, folder: int, uid: str) -> int:
-        number = self._numbers.get((folder, uid))
-        if number is None:
-            tag = self._tag(folder, uid) or self._new_tag(folder, uid)
-            if len(self._numbers) >= NUMBERS_MAX:
-                self._numbers.clear()
-            number = self._numbers[folder, uid] = tag.id
-        return number
+        tag = self._tag(folder, uid)
+        return self._new_tag(folder, uid) if tag is None else tag.id
 
-    def _new_tag(self, folder: int, uid: str) -> _Tag:
+    def _new_tag(self, folder: int, uid: str) -> int:
         (number,) = self._db.execute("SELECT coalesce(max(id), 0) + 1 FROM tags").fetchone()
-        tag = _Tag(number, folder, uid, 0, 0)
-        self._db.execute("INSERT INTO tags VALUES (?, ?, ?, ?, ?, ?)", (*tag, tag.crc))
-        return tag
+        row = (number, folder, uid, 0, 0)
+        self._db.execute("INSERT INTO tags VALUES (?, ?, ?, ?, ?, ?)", (*row, _seal_of(*row)))
+        return int(number)
 
 
 def last_row(connection: sqlite3.Connection) -> int:
@@ -212,14 +224,16 @@ def last_row(connection: sqlite3.Connection) -> int:
     return int(last)
 
 
-def _rows(edges: set[int]) -> Iterator[tuple[int, int]]:
-    """In the order of the file."""
-    return ((edge >> _ROW_BITS, edge & _ROW_MASK) for edge in sorted(edges))
+def _tag_of(edge: int) -> int:
+    return edge >> _ROW_BITS
+
+
+def _seal_of(*fields: object) -> int:
+    """Of the fields of a row of `tags`. `repr` tells their types too: a flipped bit changes those as well."""
+    return zlib.crc32(repr(fields).encode())
 
 
 def _believed(row: tuple[int, int, str, int, int, int]) -> _Tag:
-    *fields, crc = row
-    tag = _Tag._make(fields)
-    if crc != tag.crc:
+    if _seal_of(*row[:5]) != row[5]:
         raise CacheDamaged("what is known of a tag is damaged")
-    return tag
+    return _Tag(*row[:5])

@@ -2,7 +2,8 @@
 
     --quick      one population of 30,000, under three minutes; figures of less than 10 s each
     --json PATH  where the figures go as JSON
-    --only WORD  some of: read, latency, restore, takeover, sources, slices; --customers and --rounds for a closer look
+    --only WORD  some of: read, latency, restore, takeover, sources, slices, edges
+    --customers and --rounds for a closer look
 
 Starts an API process and, unless KAFKA_BOOTSTRAP_SERVERS names one, a Kafka; ends what it started.
 """
@@ -24,6 +25,7 @@ from rich.console import Console
 
 from bridge.publish.settings import quiet_client_loggers
 from bridge.sandbox.kafka import LocalKafka
+from tests.bench.edges import Edges, many_edges
 from tests.bench.figures import Bench, Cost, Figure
 from tests.bench.machine import Provider, api_limit, provider
 from tests.bench.slices import slices
@@ -40,9 +42,10 @@ WIDTH = 150
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One population. parts: see --only. sweep_s: of all rounds together. crowd: many sources, whatever population.
+    """One population. parts: see --only. sweep_s: of all rounds together.
 
-    sliced: the population that is read in slices, and before that one page after the other at 100 ms each.
+    crowd: many sources, and edges: many memberships, whatever population. sliced: the population that is read in
+    slices, and before that one page after the other at 100 ms each.
     """
 
     customers: int
@@ -52,36 +55,51 @@ class Plan:
     latency_s: float
     crowd: Crowd | None = None
     sliced: int = 0
+    edges: Edges | None = None
 
 
-ALL = frozenset({"read", "latency", "restore", "takeover", "sources", "slices"})
+ALL = frozenset({"read", "latency", "restore", "takeover", "sources", "slices", "edges"})
+
+WITHOUT_KAFKA = frozenset({"edges"})
 
 FULL = (
     Plan(
         100_000,
         3,
-        frozenset({"read", "latency", "takeover", "sources", "slices"}),
+        frozenset({"read", "latency", "takeover", "sources", "slices", "edges"}),
         12.0,
         12.0,
         Crowd(many=2_000, poll_s=30.0, large=250_000, rolling=2_000, rolling_poll_s=10.0),
-        sliced=100_000,
+        100_000,
+        Edges(customers=1_000_000, tags=10_000, each=20),
     ),
     Plan(1_000_000, 1, frozenset({"read", "restore"}), 12.0, 0.0),
 )
 QUICK = (
-    Plan(30_000, 2, ALL, 4.0, 5.0, Crowd(many=200, poll_s=2.0, large=0, rolling=0, rolling_poll_s=0.0), sliced=10_000),
+    Plan(
+        30_000,
+        2,
+        ALL,
+        4.0,
+        5.0,
+        Crowd(many=200, poll_s=2.0, large=0, rolling=0, rolling_poll_s=0.0),
+        10_000,
+        Edges(customers=20_000, tags=1_000, each=20),
+    ),
 )
 
 
 async def population(bench: Bench, plan: Plan) -> list[Figure]:
-    """Everything that is measured with one population, and with many sources."""
+    """Everything that is measured with one population, with many sources, and with many memberships."""
     figures: list[Figure] = []
-    if plan.parts - {"sources", "slices"}:
+    if plan.parts - {"sources", "slices", "edges"}:
         figures += await one_source(bench, plan)
     if "slices" in plan.parts and plan.sliced:
         figures += await slices(bench, plan.sliced)
     if "sources" in plan.parts and plan.crowd is not None:
         figures += await crowds(bench, plan.crowd)
+    if "edges" in plan.parts and plan.edges is not None:
+        figures += await many_edges(bench, plan.edges)
     return figures
 
 
@@ -184,8 +202,8 @@ async def main(plans: tuple[Plan, ...], path: Path) -> None:
     figures: list[Figure] = []
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bridge-bench-")))
-        bootstrap = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
-        if bootstrap is None:
+        bootstrap = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "")
+        if not bootstrap and any(plan.parts - WITHOUT_KAFKA for plan in plans):
             bootstrap = (await stack.enter_async_context(LocalKafka())).bootstrap_servers
         for plan in plans:
             figures += await population(Bench(bootstrap, folder, say), plan)

@@ -17,15 +17,18 @@ from bridge.model import Body, Document, instant, iso
 from bridge.sandbox.api import CLIENT_ID, CLIENT_SECRET, SandboxApi
 from bridge.sandbox.switches import Switches
 from bridge.sandbox.world import Rates, World
+from bridge.source.api import Answer
 from bridge.source.dintero import cursor as walks
 from bridge.source.dintero import models, slices
 from bridge.source.dintero.cursor import SECOND, Poll, Sweep
-from bridge.source.dintero.slices import MODE, Slice, Slices
+from bridge.source.dintero.rows import mapped_rows
+from bridge.source.dintero.slices import MODE, Shown, Slice, Slices, Unsliceable
 from bridge.source.dintero.survey import ROUNDS_MAX, Mark, cut, in_order, questions, wanted
 from bridge.source.feed import Page
 from bridge.source.transport import Request, Response
 from tests.source.mirror import PAGES_MAX, Mirror
 from tests.source.providing import USERS, query_of, source_over
+from tests.source.rows import customer_row
 from tests.support.clock import WALL_START, VirtualClock, run_virtual
 
 LIMIT = 7
@@ -602,7 +605,73 @@ async def ends_up_equal(clock: VirtualClock, switches: dict[str, Any], seed: int
     assert known(mirror) == provider.living()
 
 
+@reading
+async def test_what_becomes_visible_late_and_out_of_turn_is_left_to_the_polls(clock: VirtualClock) -> None:
+    """It was dated before the position, and nobody saw it while its slice was read: no reason to walk."""
+    provider = Watched(clock, 400)
+    late = provider.world.create_customer({"first_name": "Late"})
+    await clock.sleep(3)
+    provider.world.create_customer({"first_name": "Next"})
+    hidden = True
+
+    def is_asked(query: dict[str, str]) -> bool:
+        since = query.get("since_datetime")
+        return hidden and (since is None or instant(since) <= instant(late["updated_at"]))
+
+    provider.rows = lambda query, rows: [row for row in rows if not (hidden and row["id"] == late["id"])]
+    provider.total = lambda query, total: total - is_asked(query)
+    mirror = provider.mirror()
+    while not (mirror.pages and isinstance(walks_of(mirror.pages[-1]), Poll | Sweep)):
+        await mirror.step()
+        hidden = len(mirror.pages) < 6
+    assert modes(mirror) == SLICED
+    await mirror.settle()
+    assert known(mirror) == provider.living()
+
+
 # Arithmetic.
+
+
+def page_of(*changed_at: int, limit: int = 3, total: int | None = None, shift: int = 0) -> Shown:
+    """Rows that changed at these seconds of 1970; shift: of their numbers."""
+    rows = [customer_row(number + shift, at) for number, at in enumerate(changed_at)]
+    answer = Answer(rows, None, WALL_START, WALL_START, total)
+    return Shown(rows, mapped_rows(rows, answer, limit), limit, total, None, WALL_START, WALL_START)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        page_of(30, 20, 40),
+        page_of(10, 10, 10),
+        page_of(10, 10),
+        page_of(2, 20, 30),
+        page_of(2, 90),
+    ],
+    ids=["out of order", "one instant", "short of its end", "older than asked for", "older, and the end"],
+)
+def test_a_page_that_slices_cannot_go_by_is_refused(shown: Shown) -> None:
+    with pytest.raises(Unsliceable):
+        Slice(10 * SECOND - 1_000, 80 * SECOND, 9, 10 * SECOND).after(shown)
+
+
+def test_a_slice_ends_with_a_row_from_its_end_or_later() -> None:
+    piece = Slice(10 * SECOND - 1_000, 80 * SECOND, 9, 10 * SECOND)
+    assert piece.after(page_of(10, 20, 80)) is None
+    assert piece.after(page_of(10, 90)) is None
+    following = piece.after(page_of(10, 20))
+    assert following == Slice(20 * SECOND - 1_000, 80 * SECOND, 8, 20 * SECOND, 2)
+
+
+def test_the_open_slice_ends_with_as_many_rows_as_there_are() -> None:
+    piece = Slice(10 * SECOND - 1_000, None, 9, 10 * SECOND)
+    assert piece.after(page_of(10, 20, total=2)) is None
+    following = piece.after(page_of(10, 20, total=3))
+    assert following is not None
+    with pytest.raises(Unsliceable):
+        following.after(page_of(20, total=2, shift=1))
+    with pytest.raises(Unsliceable):
+        piece.after(page_of(10, 20))
 
 
 @given(st.lists(st.integers(0, 2_000_000), min_size=60, max_size=300), st.integers(2, 12), st.integers(1, 10))

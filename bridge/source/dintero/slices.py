@@ -14,13 +14,13 @@ had changed before the position minus the overlap was visible by then, and eithe
 stays, the slice of its place shows it: an ascending list holds its place whatever happens to other rows. If it
 changes, it is dated later than the position and polls show it, as they show what is new.
 
-Why it is believed. None of this is taken on trust, `Unsliceable` is raised when a row is out of order, when one
+Why it is believed. None of this is taken on trust: `Unsliceable` is raised when a row is out of order, when one
 instant fills a page, when rows are older than was asked for, when a page falls short of its slice's end. What no page
 can tell is counted: each customer that was dated before the position (minus the overlap) is counted once, when its
 instant is complete, and there must be as many as the provider has that are still dated so. Rows without a change time
 are in the number of all customers and not in the number of those since 1970. Customers that were counted and changed
-later are not expected any more, so in an account that changes meanwhile a few missing ones could hide behind them
-(never one without a change time for which the two totals differ); the next sweep finds those.
+later are not expected any more, so in an account that changes meanwhile missing ones could hide behind as many of
+them; the next sweep finds those.
 """
 
 from __future__ import annotations
@@ -42,12 +42,16 @@ class Unsliceable(Exception):
 
 
 class Shown(NamedTuple):
-    """One page of a slice. total: the provider's count of everything since, if it was asked for and given."""
+    """One page of a slice. total: the provider's count of everything since, if it was asked for and given.
+
+    date, asked_at, received_at: see `Answer`.
+    """
 
     rows: list[Any]
     mapped: Rows
     limit: int
     total: int | None
+    date: int | None
     asked_at: float
     received_at: float
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from bridge.errors import CursorRejected, RequestRefused, SourceError
 from bridge.model import Collection, Document, Path, iso
-from bridge.source.api import Answer, ApiClient
+from bridge.source.api import ApiClient
 from bridge.source.budget import Priority
 from bridge.source.dintero import cursor as walks
 from bridge.source.dintero import slices
@@ -95,7 +95,7 @@ class SnapshotFeed:
             dated = await self._get(_Question(0))
         except RequestRefused:
             return None
-        first = self._shown(dated).mapped.times
+        first = dated.mapped.times
         if dated.total is None or dated.total < everybody.total or not first:
             return None  # those without a change time would be missed
         lanes = min(self._lanes, dated.total // (LANE_PAGES_MIN * self._limit))
@@ -107,20 +107,11 @@ class SnapshotFeed:
             if not asked:
                 break
             answers = await self._side_by_side([_Question(since) for since in asked])
-            if not any(isinstance(answer, Answer) for answer in answers):
+            if not any(isinstance(answer, Shown) for answer in answers):
                 break
-            marks = in_order([*marks, *self._marks(asked, answers, now)])
+            marks = in_order([*marks, *_marks(asked, answers, now)])
         pieces = cut(marks, want)
         return Slices(slices=pieces, began=everybody.date) if len(pieces) > 1 else None
-
-    def _marks(self, asked: Sequence[int], answers: Sequence[Answer | SourceError], now: int) -> list[Mark]:
-        found: list[Mark] = []
-        for since, answer in zip(asked, answers, strict=True):
-            if isinstance(answer, Answer) and answer.total is not None:
-                times = self._shown(answer).mapped.times
-                # There is nothing before the first row, so the count holds from there on too.
-                found += [Mark(at, answer.total) for at in (since, *times[:1]) if since <= at <= now]
-        return found
 
     # Pages.
 
@@ -130,8 +121,8 @@ class SnapshotFeed:
         pages: list[Shown | None] = [None] * len(state.slices)
         failed = [answer for answer in answers if isinstance(answer, SourceError)]
         for number, answer in zip(asked, answers, strict=True):
-            if isinstance(answer, Answer):
-                pages[number] = self._shown(answer)
+            if isinstance(answer, Shown):
+                pages[number] = answer
         shown = [page for page in pages if page is not None]
         if any(isinstance(error, RequestRefused) for error in failed):
             return _page(state.walking(), shown)
@@ -163,33 +154,39 @@ class SnapshotFeed:
     def _pages_of(self, piece: Slice) -> _Question:
         return _Question(piece.since, self._limit, total=piece.end is None)
 
-    async def _side_by_side(self, questions: Sequence[_Question]) -> list[Answer | SourceError]:
+    async def _side_by_side(self, questions: Sequence[_Question]) -> list[Shown | SourceError]:
         """Every answer, or what came instead, in order. Cancellation ends all requests."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._caught(question), name="read slices") for question in questions]
         return [task.result() for task in tasks]
 
-    async def _caught(self, question: _Question) -> Answer | SourceError:
+    async def _caught(self, question: _Question) -> Shown | SourceError:
         """As a value: the others shall go on."""
         try:
             return await self._get(question)
         except SourceError as error:
             return error
 
-    async def _get(self, question: _Question) -> Answer:
+    async def _get(self, question: _Question) -> Shown:
         query = [("type", "any"), ("limit", str(question.limit))]
         if question.total:
             query.append(("total", "true"))
         if question.since is not None:
             query.append(("since_datetime", iso(question.since)))
         answer = await self._client.get(ENDPOINT, self._path, tuple(query), priority=Priority.SNAPSHOT)
-        list_of(answer)
-        return answer
-
-    def _shown(self, answer: Answer) -> Shown:
         rows = list_of(answer)
+        # At once, and not when all are there: so one page is mapped while others are still on their way.
         mapped = mapped_rows(rows, answer, self._limit)
-        return Shown(rows, mapped, self._limit, answer.total, answer.asked_at, answer.received_at)
+        return Shown(rows, mapped, self._limit, answer.total, answer.date, answer.asked_at, answer.received_at)
+
+
+def _marks(asked: Sequence[int], answers: Sequence[Shown | SourceError], now: int) -> list[Mark]:
+    found: list[Mark] = []
+    for since, answer in zip(asked, answers, strict=True):
+        if isinstance(answer, Shown) and answer.total is not None:
+            # There is nothing before the first row, so the count holds from there on too.
+            found += [Mark(at, answer.total) for at in (since, *answer.mapped.times[:1]) if since <= at <= now]
+    return found
 
 
 def _page(state: Slices | Sweep | Poll, shown: Sequence[Shown] = ()) -> Page:
