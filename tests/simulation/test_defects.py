@@ -70,6 +70,12 @@ def members_move(plan: Plan) -> bool:
     return members(plan) and not plan.blind and plan.tags > 0 and plan.rates.tag > 5 and plan.rates.untag > 5
 
 
+def members_are_hidden(plan: Plan) -> bool:
+    return (
+        members(plan) and plan.weights["list lies"] > 0.5 and not plan.blind and plan.request_rate > 5 and plan.tags > 0
+    )
+
+
 HUNTS = {
     "events outside the transaction": Hunt(40),
     "confirming read skipped": Hunt(100),
@@ -108,7 +114,7 @@ HUNTS = {
     "progress outside the transaction": Hunt(20),
     "untag lost on tag deletion": Hunt(40, lambda plan: members(plan) and plan.weights["tag deleted"] > 0.3),
     "tag deleted before its edges": Hunt(40, lambda plan: members(plan) and plan.weights["tag deleted"] > 0.3),
-    "untag not confirmed": Hunt(80, lambda plan: members(plan) and plan.weights["list lies"] >= 1),
+    "untag not confirmed": Hunt(120, members_are_hidden),
     "doubtful member believed": Hunt(100, lambda plan: members(plan) and plan.customers == 30),
     "tags read under an id that has changed hands": Hunt(
         120, lambda plan: members(plan) and plan.weights["ids change hands"] >= 3
