@@ -29,12 +29,28 @@ from bridge.cli.verify import prove
 from bridge.clock import SystemClock
 from bridge.config import BridgeSection, Config, HttpSection, SourceSection
 from bridge.errors import EnvironmentUnavailable
+from bridge.model import Collection
 from bridge.publish.reading import read_topics
 from bridge.publish.settings import KafkaSettings
 from bridge.runtime.tasks import first_leaf
 
-RATES = {"sign_up": 60.0, "edit": 240.0, "rename": 20.0, "delete": 20.0, "tag_create": 15.0, "tag_delete": 8.0}
+RATES = {
+    "sign_up": 60.0,
+    "edit": 240.0,
+    "rename": 20.0,
+    "delete": 20.0,
+    "tag": 40.0,
+    "untag": 30.0,
+    "tag_create": 15.0,
+    "tag_delete": 8.0,
+    "user_create": 6.0,
+    "user_edit": 15.0,
+    "user_delete": 4.0,
+}
 """Changes per minute: every event type within a few seconds, and slow enough to read."""
+
+SWEEP_INTERVAL_S = 10.0
+"""So short that what no poll shows is complete by the end of a short demo, too."""
 
 POLL_INTERVAL_S = 1.0
 REFRESH_S = 0.25
@@ -141,7 +157,9 @@ def _config(servers: str, api_url: str, data_dir: Path) -> Config:
                 client_id="sandbox",
                 client_secret=SecretStr("sandbox-secret"),
                 base_url=api_url,
+                collections=list(Collection),
                 poll_interval=POLL_INTERVAL_S,
+                sweep_interval=SWEEP_INTERVAL_S,
                 request_budget=200.0,
             )
         ],

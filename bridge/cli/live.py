@@ -33,23 +33,28 @@ class Line(NamedTuple):
 class Tally:
     """Events by type, and the time from a change to the moment when a consumer can read its event.
 
-    The time of a change is the provider's; for the deletion of a tag, which the provider does not date, the world's.
+    The time of a change is the provider's; for what the provider does not date, deletions of tags and users and what
+    happens to memberships, the world's. Memberships are told apart: they are found by going round, not by polls.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.lines: deque[Line] = deque(maxlen=LAST_EVENTS)
         self.latencies: deque[float] = deque(maxlen=LATENCIES_MAX)
+        self.edge_latencies: deque[float] = deque(maxlen=LATENCIES_MAX)
         self._deleted_at: dict[str, float] = {}
+        self._edge_at: dict[tuple[str, str, str], float] = {}
         self.truth_number = 0
         """Of the last entry of the truth log taken note of."""
 
     def learn(self, truth: Sequence[Truth]) -> None:
-        """Take note of deletions."""
+        """Take note of what the provider will not date."""
         for entry in truth:
             self.truth_number = entry.number
             if entry.kind == "deleted":
                 self._deleted_at[entry.uid] = entry.at
+            elif entry.kind in _EDGES:
+                self._edge_at[entry.kind, entry.uid, entry.detail["tag"]] = entry.at
 
     def count(self, message: Message, now: float) -> None:
         """One event that a `read_committed` consumer got at `now` (wall-clock seconds)."""
@@ -59,17 +64,21 @@ class Tally:
         subject = (headers.get("ce_subject") or b"").decode()
         self.counts[kind] += 1
         latency = None
-        if not kind.endswith("snapshot"):
+        verb = kind.rpartition(".")[2]
+        if verb in _EDGES:
+            happened_at = self._edge_at.pop((verb, subject, data["tag"]["uid"]), None)
+            if happened_at is not None:
+                latency = now - happened_at
+                self.edge_latencies.append(latency)
+        elif verb != "snapshot":
             changed_at = self._deleted_at.pop(subject, None) if kind.endswith("deleted") else None
             latency = now - (changed_at or instant(data["changed_at"]) / 1_000_000)
             self.latencies.append(latency)
         changed = ", ".join(pointer[1:] for pointer in data.get("changed", ()))
         self.lines.append(Line(data.get("sequence", 0), kind, subject, changed, latency))
 
-    def quantile(self, share: float) -> float | None:
-        """Seconds within which `share` of the changes were in Kafka; None before the first."""
-        ordered = sorted(self.latencies)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else None
+
+_EDGES = frozenset({"tagged", "untagged"})
 
 
 def screen(tally: Tally, title: str) -> RenderableType:
@@ -87,12 +96,17 @@ def counts_table(tally: Tally) -> Table:
 
 
 def latency_line(tally: Tally) -> str:
-    """One sentence about the latency."""
-    p50, p99 = tally.quantile(0.5), tally.quantile(0.99)
-    if p50 is None or p99 is None:
+    """A sentence about the latency."""
+    if not tally.latencies:
         return "latency: no change yet"
-    figures = f"p50 {p50:.2f} s, p99 {p99:.2f} s ({len(tally.latencies)} changes)"
-    return f"latency from the change at the provider to a readable event: {figures}"
+    said = f"latency from the change at the provider to a readable event: {_figures(tally.latencies)}"
+    return f"{said}; of memberships: {_figures(tally.edge_latencies)}" if tally.edge_latencies else said
+
+
+def _figures(latencies: Sequence[float]) -> str:
+    ordered = sorted(latencies)
+    p50, p99 = (ordered[min(len(ordered) - 1, int(len(ordered) * share))] for share in (0.5, 0.99))
+    return f"p50 {p50:.2f} s, p99 {p99:.2f} s ({len(ordered)} changes)"
 
 
 def _last_events(tally: Tally) -> Table:

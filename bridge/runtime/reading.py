@@ -117,15 +117,19 @@ class Reading(SourceLoop):
         if not self._stood_back:
             self._stood_back = True  # also when a person breaks it off
             await self._stand_back()
-        backoff = Backoff()
+        backoff = positions = Backoff()
         while True:
             started = self._clock.monotonic()
             try:
                 more = await self._once()
             except SourceError as error:
-                # A position that the feed cannot use is given up: everything is read again, and falls out in the diff.
-                self._begin_again = self._begin_again or isinstance(error, CursorRejected)
                 backoff = backoff.failed()
+                if isinstance(error, CursorRejected):
+                    # A position that the feed cannot use is given up: everything is read again, and falls out in the
+                    # diff. More and more slowly, because each time the first page is good.
+                    self._begin_again = True
+                    positions = positions.failed()
+                    backoff = max(backoff, positions)
                 await self._clock.sleep(self._trouble(error, backoff, self._parking.polls))
                 continue
             except Exception as error:
@@ -133,6 +137,7 @@ class Reading(SourceLoop):
                 raise
             backoff = Backoff()
             if not more:  # a page may be good each time, and be lost each time with the life that the next one ends
+                positions = Backoff()
                 self._parking.polls.over()
             self._recovered()
             self._metrics.loop_progress(self._source, self._feed.collection)

@@ -222,7 +222,9 @@ class SourceStep:
         moved = 0
         for move in moves:
             record = records.get(move.customer)
-            if record is None or record.document is None or (move.joined and move.tag not in names):
+            if record is None or record.document is None:
+                continue
+            if move.joined and (move.tag not in names or move.tag in self._doomed):
                 continue
             change = edges.change(record.document, move)
             if change is None:
@@ -249,10 +251,10 @@ class SourceStep:
         return self._publish(Collection.CUSTOMERS, move.customer, change, record, cause, 0, after_json, tag)
 
     def _tag_names(self, tags: set[str]) -> dict[str, str]:
-        """Of those that are in the state and stay there."""
+        """Of those that are in the state."""
         records = self._records(Collection.TAGS, sorted(tags))
         found = {uid: record.document for uid, record in records.items() if record.document is not None}
-        return {uid: body.get("name", uid) for uid, body in found.items() if uid not in self._doomed}
+        return {uid: body.get("name", uid) for uid, body in found.items()}
 
     def settle(
         self, collection: Collection, found: Mapping[str, Document | None], gone_at: Mapping[str, int], path: Path

@@ -260,15 +260,30 @@ def _too_large(bytes_max: int) -> RetryLater:
 
 def _cause(error: Exception) -> str:
     """Which wait or step failed, in words for the log; most specific class first."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        code = getattr(error.certificate_error, "verify_code", 0)
+        return _CERTIFICATES.get(code, "the TLS certificate cannot be verified")
     for kind, words in _CAUSES:
         if isinstance(error, kind):
             return words
     return "the connection failed"
 
 
+_CERTIFICATES = {
+    number: f"the TLS certificate {what}"
+    for what, numbers in {
+        "is not valid yet": (9,),
+        "has expired": (10,),
+        "is of an authority that is not trusted here": (2, 18, 19, 20, 21),
+        "was revoked": (23,),
+        "is of another host": (62, 64),
+    }.items()
+    for number in numbers
+}
+"""By OpenSSL's number of the finding, whose own text would name the address."""
+
 _CAUSES: tuple[tuple[type[Exception], str], ...] = (
-    (aiohttp.ClientConnectorCertificateError, "the TLS certificate is not valid for the host"),
-    (aiohttp.ClientConnectorSSLError, "the TLS handshake failed"),
+    (aiohttp.ClientConnectorSSLError, "the TLS handshake failed; it may speak no version later than 1.1"),
     (ssl.SSLError, "the TLS connection failed"),
     (aiohttp.ClientConnectorDNSError, "the host name does not resolve"),
     (aiohttp.ClientConnectorError, "the connection was refused or the host is unreachable"),

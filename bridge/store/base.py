@@ -63,7 +63,11 @@ class Store(Protocol):
         ...
 
     def members(self, source: str, tag: str) -> Iterator[str]:
-        """Uids of the customers whose stored document has the tag, unordered; the store must not change meanwhile."""
+        """Uids of the customers whose stored document has the tag, unordered; the store must not change meanwhile.
+
+        A store that is damaged may notice at the end only. So who has not seen the end has not seen all, and what is
+        told of a customer has to be in its document as well.
+        """
         ...
 
     def members_count(self, source: str, tag: str) -> int:

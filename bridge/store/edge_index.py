@@ -6,7 +6,7 @@ batch touches about as many pages as it has tags, which is why edges gather in m
 the local transaction ends, when there are many, or when somebody asks for them.
 
 What a flipped bit must not do: per tag there are the count of its edges and the exclusive or of its customers' 64-bit
-hashes, sealed with a CRC-32. Members are compared with both before the first of them is told.
+hashes, sealed with a CRC-32. Whoever has read the members of a tag to their end knows that they were these.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ CREATE TABLE tags (
 CREATE TABLE edges (tag INTEGER NOT NULL, customer INTEGER NOT NULL, PRIMARY KEY (tag, customer)) WITHOUT ROWID;
 """
 
-PENDING_MAX = 200_000
-"""Edges that gather in memory, some 25 MiB."""
+PENDING_MAX = 100_000
+"""Edges that gather in memory, some 12 MiB. More would save little, and to write them makes the longest call."""
 
 NUMBERS_MAX = 100_000
 """Tags whose number is kept at hand."""
@@ -45,6 +45,10 @@ IDS_MAX = 500
 _ROW_BITS = 40
 _ROW_MASK = (1 << _ROW_BITS) - 1
 
+_MEMBERS = (
+    "SELECT state.hash, state.key FROM edges CROSS JOIN state ON state.id = edges.customer WHERE edges.tag = ? "
+    "ORDER BY edges.customer"
+)
 _TAG = "SELECT id, folder, uid, members, digest, crc FROM tags WHERE "
 
 
@@ -69,9 +73,12 @@ class _Tag(NamedTuple):
 class EdgeIndex:
     """See the module. `folder` is the number of the folder that a source's customers are in."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, folders: Mapping[str, int]) -> None:
+        """`folders`: the numbers of all, now and later."""
         self._db = connection
+        self._all_folders = folders
         self._folders: set[int] = {folder for (folder,) in connection.execute("SELECT DISTINCT folder FROM tags")}
+        self._names = self._names_now()
         self._numbers: dict[int, dict[str, int]] = {}  # by folder and uid, shifted to where an edge has them
         self._kept = 0
         self._added: set[int] = set()
@@ -83,13 +90,15 @@ class EdgeIndex:
         """True when the edges that gathered should go into the file."""
         return len(self._added) + len(self._removed) >= PENDING_MAX
 
-    def affected(self, records: Mapping[str, bytes | None], folders: Mapping[str, int]) -> list[str]:
+    def _names_now(self) -> set[str]:
+        return {name for name, number in self._all_folders.items() if number in self._folders}
+
+    def affected(self, records: Mapping[str, bytes | None]) -> list[str]:
         """Those whose edges may change: customers that come with tags, and all customers of a source that has edges.
 
-        folders: their numbers. Nothing else is looked at, so a source without memberships pays for one search in each
-        value.
+        Nothing else is looked at, so where there are no memberships they cost one search in each value.
         """
-        mine = {name for name, number in folders.items() if number in self._folders} if self._folders else frozenset()
+        mine = self._names
         return [
             key
             for key, value in records.items()
@@ -100,7 +109,9 @@ class EdgeIndex:
         """The customer had these tags, and has those now."""
         if had == has:
             return
-        self._folders.add(customer.folder)
+        if customer.folder not in self._folders:
+            self._folders.add(customer.folder)
+            self._names = self._names_now()
         self._hashes[customer.row] = customer.hash
         before, after = set(had), set(has)
         gone = self._edges(customer, [uid for uid in had if uid not in after])
@@ -192,14 +203,15 @@ class EdgeIndex:
         tag = self._tag(folder, uid)
         if tag is None:
             return
-        joined = "FROM edges CROSS JOIN state ON state.id = edges.customer WHERE edges.tag = ?"
         count = digest = 0
-        for (hashed,) in self._db.execute(f"SELECT state.hash {joined}", (tag.id,)):
+        for row in self._db.execute(_MEMBERS, (tag.id,)):
+            if type(row[0]) is not int:
+                break  # then the count is wrong
+            yield row
             count += 1
-            digest ^= hashed
+            digest ^= row[0]
         if (count, digest) != (tag.members, tag.digest):
             raise CacheDamaged("the members of a tag are not those that were put into the cache")
-        yield from self._db.execute(f"SELECT state.hash, state.key {joined}", (tag.id,))
 
     def _tag(self, folder: int, uid: str) -> _Tag | None:
         row = self._db.execute(f"{_TAG} folder = ? AND uid = ?", (folder, uid)).fetchone()

@@ -72,7 +72,7 @@ class SqliteStore:
         self._folders: dict[str, int] = dict(connection.execute("SELECT name, id FROM folders"))
         if any(type(name) is not str for name in self._folders):
             raise CacheDamaged("a folder has no name")
-        self._edges = EdgeIndex(connection)
+        self._edges = EdgeIndex(connection, self._folders)
         self._last_row = last_row(connection)
         self._lately: dict[str, int] = {}  # hashes of keys that were asked for; most of them are put next
         self._grouped = 0
@@ -202,7 +202,7 @@ class SqliteStore:
         self._position = position
 
     def _write(self, latest: Mapping[str, bytes | None], position: int, fingerprints: Mapping[str, bytes]) -> None:
-        affected = self._edges.affected(latest, self._folders)
+        affected = self._edges.affected(latest)
         before = self._tags_before(affected)
         hash_of, number_of = self._hash_again, self._folder
         put = [
@@ -276,7 +276,7 @@ class SqliteStore:
         return [self._true(hashed, key) for hashed, key, _ in rows], rows[-1][2] if len(rows) == limit else None
 
     def members(self, source: str, tag: str) -> Iterator[str]:
-        """See `Store.members`. Raises `CacheDamaged` before the first of them, or when one of them is damaged."""
+        """See `Store.members`. Raises `CacheDamaged`."""
         folder = customers_folder(source)
         number = self._folders.get(folder)
         if number is not None:

@@ -3,7 +3,7 @@
     --quick      one population of 30,000, under three minutes; figures of less than 10 s each
     --json PATH  where the figures go as JSON
     --only WORD  some of: read, latency, restore, takeover, sources, slices, edges
-    --customers and --rounds for a closer look
+    --customers, --rounds  for a closer look
 
 Starts an API process and, unless KAFKA_BOOTSTRAP_SERVERS names one, a Kafka; ends what it started.
 """
@@ -44,8 +44,8 @@ WIDTH = 150
 class Plan:
     """One population. parts: see --only. sweep_s: of all rounds together.
 
-    crowd: many sources, and edges: many memberships, whatever population. sliced: the population that is read in
-    slices, and before that one page after the other at 100 ms each.
+    crowd: many sources, and edges: many memberships, whatever population.
+    sliced: the population that is read in slices, and before that one page after the other at 100 ms each.
     """
 
     customers: int
@@ -54,8 +54,8 @@ class Plan:
     sweep_s: float
     latency_s: float
     crowd: Crowd | None = None
-    sliced: int = 0
     edges: Edges | None = None
+    sliced: int = 0
 
 
 ALL = frozenset({"read", "latency", "restore", "takeover", "sources", "slices", "edges"})
@@ -70,8 +70,8 @@ FULL = (
         12.0,
         12.0,
         Crowd(many=2_000, poll_s=30.0, large=250_000, rolling=2_000, rolling_poll_s=10.0),
-        100_000,
         Edges(customers=1_000_000, tags=10_000, each=20),
+        sliced=100_000,
     ),
     Plan(1_000_000, 1, frozenset({"read", "restore"}), 12.0, 0.0),
 )
@@ -83,8 +83,8 @@ QUICK = (
         4.0,
         5.0,
         Crowd(many=200, poll_s=2.0, large=0, rolling=0, rolling_poll_s=0.0),
-        10_000,
         Edges(customers=20_000, tags=1_000, each=20),
+        sliced=10_000,
     ),
 )
 

@@ -250,6 +250,18 @@ def test_a_wrong_delete_limit_is_named_with_its_place(value: str, said: str) -> 
         parse(source_with(f"delete_limit = {value}"), "x.toml", Path())
 
 
+@pytest.mark.parametrize(
+    ("collections", "missing"), [('"memberships"', "customers and tags"), ('"customers", "memberships"', "need tags")]
+)
+def test_memberships_need_both_of_their_ends(collections: str, missing: str) -> None:
+    lines = [*GOOD.splitlines(), f"collections = [{collections}]"]
+    with pytest.raises(ConfigurationError, match=missing):
+        parse("\n".join(lines), "x.toml", Path())
+    lines[-1] = 'collections = ["memberships", "customers", "tags"]'
+    (source,) = parse("\n".join(lines), "x.toml", Path()).sources
+    assert source.poll_interval_s(Collection.MEMBERSHIPS) > 0
+
+
 @pytest.mark.parametrize("listen", ["127.0.0.1:99999", "127.0.0.1", ":80"])
 def test_an_address_that_cannot_be_is_found_before_anything_is_touched(listen: str) -> None:
     with pytest.raises(ConfigurationError, match=r"x\.toml: http\.listen: "):

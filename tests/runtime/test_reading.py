@@ -114,6 +114,30 @@ def test_a_position_that_the_feed_cannot_use_is_given_up_and_nothing_is_publishe
     run_virtual(main)
 
 
+def test_a_provider_that_refuses_its_own_cursor_is_asked_ever_more_slowly_and_read_when_it_is_mended() -> None:
+    """Each time the first page of the list is good, and the second cannot be asked for."""
+
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock, customers=150, cursor_kind="customer_id")
+        shard = house.shard()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(shard.serve())
+            await asyncio.sleep(3600)
+            asked = house.api.statistics().requests
+            # A page, its follower refused, three times anew: eight requests a minute at most, once it waits longest.
+            assert sum(count for name, count in asked.items() if name.startswith("customers ")) < 700
+            customers = next(one for one in shard.readings["acme"] if one.collection is Collection.CUSTOMERS)
+            assert "check cursor_kind" in (customers.status.last_error or "")
+            assert not customers.status.caught_up
+            house.api.switches = Switches()
+            await asyncio.sleep(120)
+            assert customers.status.caught_up
+            shard.drain()
+        assert house.types("customers") == ["customer.snapshot.v1"] * 150
+
+    run_virtual(main)
+
+
 def test_a_provider_that_says_later_is_not_asked_before() -> None:
     async def main(clock: VirtualClock) -> None:
         house = House(clock)

@@ -71,6 +71,22 @@ class FailingStore(MemoryStore):
         self._touch()
         return super().scan(prefix)
 
+    def keys_after(self, folder: str, after: int, limit: int) -> tuple[list[str], int | None]:
+        self._touch()
+        return super().keys_after(folder, after, limit)
+
+    def members(self, source: str, tag: str) -> Iterator[str]:
+        self._touch()
+        return super().members(source, tag)
+
+    def members_count(self, source: str, tag: str) -> int:
+        self._touch()
+        return super().members_count(source, tag)
+
+    def member_tags(self, source: str) -> list[str]:
+        self._touch()
+        return super().member_tags(source)
+
 
 async def lived(clock: VirtualClock, disk: Disk) -> None:
     process = Process(clock)

@@ -12,10 +12,10 @@ from bridge.detect import edges
 from bridge.detect.edges import EdgeMove
 from bridge.model import Document
 from bridge.runtime import memberships, removal
-from bridge.runtime.memberships import Memberships
 from bridge.runtime.roll import Roll
 from bridge.runtime.rounds import Count, Now, Rounds
 from bridge.runtime.step import SourceStep
+from bridge.runtime.tagreading import TagReadings
 from bridge.source.dintero.memberships import MembershipList
 from bridge.source.memberships import MemberPage, Place
 from tests.simulation.defects import defect
@@ -43,11 +43,11 @@ def tag_deleted_before_its_edges() -> Iterator[None]:
 def untag_not_confirmed() -> Iterator[None]:
     """Who is not on the list of a tag has lost it."""
 
-    async def believe(self: Memberships, roll: Roll, _members: int) -> None:
+    async def believe(self: TagReadings, roll: Roll, _members: int) -> None:
         missing, roll.missing = list(roll.missing or ()), {}
-        self._absorb([EdgeMove(uid, roll.tag, False) for uid in missing], self._path)
+        self._asker.absorb([EdgeMove(uid, roll.tag, False) for uid in missing], self.path)
 
-    with patch.object(Memberships, "_decide", believe):
+    with patch.object(TagReadings, "_decide", believe):
         yield
 
 
@@ -105,18 +105,18 @@ def watermark_of_memberships_ahead_of_an_unread_tag() -> Iterator[None]:
 @defect
 def stale_page_of_members_overtakes() -> Iterator[None]:
     """A page of a tag's members comes once more, when others have come since."""
-    take = Memberships._take
+    take = TagReadings._take
     late: dict[int, deque[tuple[str, list[str]]]] = {}
 
-    def again(self: Memberships, roll: Roll, page: MemberPage) -> None:
+    def again(self: TagReadings, roll: Roll, page: MemberPage) -> None:
         take(self, roll, page)
         waiting = late.setdefault(id(self), deque())
         waiting.append((roll.tag, list(page.shown)))
         if len(waiting) > 8:
             tag, shown = waiting.popleft()
-            self._absorb([EdgeMove(uid, tag, True) for uid in shown], self._path)
+            self._asker.absorb([EdgeMove(uid, tag, True) for uid in shown], self.path)
 
-    with patch.object(Memberships, "_take", again):
+    with patch.object(TagReadings, "_take", again):
         yield
 
 

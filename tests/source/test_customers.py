@@ -196,6 +196,26 @@ def test_an_empty_page_ends_the_sweep_only_when_it_comes_twice() -> None:
     run_virtual(main)
 
 
+@pytest.mark.parametrize("short", [1, 37, 99])
+def test_a_page_that_was_cut_short_does_not_end_the_sweep(short: int) -> None:
+    async def main(clock: VirtualClock) -> None:
+        shop = Shop(clock, [customer_row(number, WALL_START - 100) for number in range(350)])
+        listed = shop.listed
+        cut = 0
+
+        def cutting(query: dict[str, str]) -> list[dict[str, Any]]:
+            nonlocal cut
+            cut += 1
+            return listed(query)[: short if cut % 2 else 100]
+
+        shop.listed = cutting  # type: ignore[method-assign]
+        mirror = Mirror(customers_of(Provider(shop), clock), clock)
+        await mirror.settle()
+        assert mirror.documents.keys() == uids(*range(350))
+
+    run_virtual(main)
+
+
 def test_a_server_that_ignores_the_cursor_is_never_taken_for_a_complete_list() -> None:
     async def main(clock: VirtualClock) -> None:
         page_one = [customer_row(number, WALL_START - 1000) for number in range(100)]

@@ -635,7 +635,7 @@ async def test_what_becomes_visible_late_and_out_of_turn_is_left_to_the_polls(cl
 def page_of(*changed_at: int, limit: int = 3, total: int | None = None, shift: int = 0) -> Shown:
     """Rows that changed at these seconds of 1970; shift: of their numbers."""
     rows = [customer_row(number + shift, at) for number, at in enumerate(changed_at)]
-    answer = Answer(rows, None, WALL_START, WALL_START, total)
+    answer = Answer(rows, None, WALL_START, WALL_START, total=total)
     return Shown(rows, mapped_rows(rows, answer, limit), limit, total, None, WALL_START, WALL_START)
 
 

@@ -7,6 +7,7 @@ import gzip
 import random
 import socket
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import unquote_to_bytes
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from bridge.errors import RequestRefused, RetryLater
-from bridge.source.client import HttpTransport
+from bridge.source.client import Connections, HttpTransport
 from bridge.source.transport import Request
 from tests.support.raw_server import CLOSE, HALF_CLOSE, REQUEST, RESET, RawServer, Script, Send, Wait, response
 
@@ -77,6 +78,18 @@ async def test_a_tls_handshake_that_never_answers_is_left_after_the_connect_limi
         transport = HttpTransport(f"https://127.0.0.1:{server.port}", connect_timeout_s=SOON_S)
         assert "no connection within the deadline" in await fails(transport)
         await transport.close()
+
+
+async def test_requests_that_hang_give_their_turns_back() -> None:
+    """Whatever a provider holds up is not held up for longer than the deadline, and costs the next request nothing."""
+    scripts: list[Script] = [[REQUEST, Wait(30)], [REQUEST, Send(b"HTTP/1.1 200 OK\r\n"), Wait(30)], [REQUEST, OK]]
+    async with RawServer(scripts) as server:
+        connections = Connections(requests_max=1)
+        transport = HttpTransport(server.url, connections, silence_timeout_s=SOON_S)
+        assert "silent" in await fails(transport)
+        assert "deadline" in await fails(transport, Request("GET", "/x", timeout_s=SOON_S / 3))
+        assert (await transport.send(GET)).status == 200
+        await connections.close()
 
 
 async def test_a_body_that_drips_is_cut_by_the_deadline_of_the_whole_while_others_go_on() -> None:
@@ -190,6 +203,19 @@ async def test_a_body_of_exactly_the_bound_passes_and_one_more_byte_does_not() -
             assert len((await transport.send(bound)).body) == 10
             await transport.close()
             await fails(transport, bound)
+
+
+async def test_a_page_of_two_hundred_megabytes_is_left_as_soon_as_it_is_larger_than_the_bound() -> None:
+    head = Send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    chunk = Send(b"100000\r\n" + b" " * 0x100000 + b"\r\n", times=200)
+    tracemalloc.start()
+    try:
+        async with talking([REQUEST, head, chunk, Send(b"0\r\n\r\n")]) as (_, transport):
+            request = Request("GET", "/x", timeout_s=60, body_bytes_max=4_000_000)
+            assert "larger than 4000000 bytes" in await fails(transport, request)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,224 @@
+"""TagReadings: the readings of tags' members that are under way, and what each amounts to.
+
+`roll` says where a reading stands, `rounds` when it is its turn; here the pages are asked for, and what they show is
+written. Called by the loop of memberships, one piece at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bridge.clock import Clock
+from bridge.detect.edges import EdgeMove
+from bridge.errors import CursorRejected, Malformed, RequestRefused
+from bridge.model import Collection, Path
+from bridge.observability.logs import Throttle, get_logger
+from bridge.observability.metrics import Metrics
+from bridge.runtime.asking import AT_ONCE, Asked, Asker
+from bridge.runtime.bulletin import Bulletin
+from bridge.runtime.ledger import Ledger
+from bridge.runtime.loop import SAY_AGAIN_S, Unforeseen
+from bridge.runtime.parking import PARKED_RETRY_S
+from bridge.runtime.roll import OPEN_MAX, PAGE_TRIES_MAX, PASSES_MAX, WAITS_MAX, Roll
+from bridge.runtime.rounds import Now, Rounds
+from bridge.runtime.step import SourceStep
+from bridge.runtime.strip import CHUNK
+from bridge.source.memberships import MemberPage, MembershipReader, Untold
+from bridge.store.record import encode_json, rounds_key
+
+SAMPLE = 5
+"""Customers drawn from those that a list does not show any more, and asked one by one before the list is believed."""
+
+LATE_S = 15.0
+"""How long a deletion may take to become visible: a customer that is gone is not one that lost its tags."""
+
+log = get_logger(__name__)
+
+
+class TagReadings:
+    """Of one source during one opening of its shard."""
+
+    def __init__(
+        self,
+        source: str,
+        reader: MembershipReader,
+        asker: Asker,
+        rounds: Rounds,
+        step: SourceStep,
+        ledger: Ledger,
+        bulletin: Bulletin,
+        asked: Asked,
+        clock: Clock,
+        metrics: Metrics,
+        spread: Callable[[], float],
+    ) -> None:
+        """`spread`: a number in [0, 1); spaces attempts and draws samples."""
+        self.path = Path.SNAPSHOT
+        """What a reading is called."""
+        self._source = source
+        self._reader = reader
+        self._asker = asker
+        self._rounds = rounds
+        self._step = step
+        self._ledger = ledger
+        self._bulletin = bulletin
+        self._asked = asked
+        self._clock = clock
+        self._metrics = metrics
+        self._spread = spread
+        self._throttle = Throttle(SAY_AGAIN_S, clock)
+        self._rolls: dict[str, Roll] = {}
+        self._waiting: dict[str, Roll] = {}
+        asker.noted = self._note
+
+    def drop(self, tag: str) -> None:
+        """The tag is gone."""
+        self._rolls.pop(tag, None)
+        self._waiting.pop(tag, None)
+
+    def wake(self) -> None:
+        """Readings that wait for the customers' own reading go on when that has come far enough."""
+        reached = self._bulletin.caught_up[Collection.CUSTOMERS]
+        for tag in [tag for tag, roll in self._waiting.items() if reached > roll.until]:
+            del self._waiting[tag]
+            self._rounds.go_on(tag)
+
+    async def read_on(self, tag: str) -> None:
+        """The next piece of a reading."""
+        roll = self._rolls.get(tag)
+        if roll is None or self._waiting.pop(tag, None) is not None:
+            # Also one that has waited too long: what else happens to its tag must not wait with it.
+            roll = self._rolls[tag] = Roll(tag)
+        if roll.ask:
+            await self._ask_some(roll)
+        elif not roll.ended:
+            await self._read_page(roll)
+        if self._rolls.get(tag) is roll and roll.ended and not roll.ask:
+            await self._conclude(roll)
+
+    async def _read_page(self, roll: Roll) -> None:
+        await self._ledger.wait_room()
+        self._spent(1)
+        try:
+            page = await self._asked(self._reader.members(roll.tag, roll.place))
+        except Unforeseen:
+            raise
+        except (CursorRejected, Malformed, RequestRefused) as error:
+            roll.tries += 1
+            if isinstance(error, Malformed) and roll.tries < PAGE_TRIES_MAX:
+                raise  # once more, after a pause
+            self._void(roll, str(error))
+            return
+        if self._rolls.get(roll.tag) is roll:
+            self._take(roll, page)
+
+    def _take(self, roll: Roll, page: MemberPage) -> None:
+        """Who is shown is a member; who may be shown for another reason is asked."""
+        uids = [*page.shown, *page.doubtful]
+        known = {document.uid for document in self._step.known(Collection.CUSTOMERS, uids)}
+        roll.take(page)
+        moved = self._asker.absorb([EdgeMove(uid, roll.tag, True) for uid in page.shown if uid in known], self.path)
+        roll.strangers |= dict.fromkeys(uid for uid in uids if uid not in known)
+        roll.ask |= dict.fromkeys(uid for uid in page.doubtful if uid in known)
+        self._metrics.documents_read(self._source, Collection.MEMBERSHIPS, len(uids))
+        self._metrics.documents_unchanged(self._source, Collection.MEMBERSHIPS, len(uids) - moved)
+        if roll.open > OPEN_MAX:
+            self._void(roll, "too many customers of the tag are not known yet")
+
+    async def _ask_some(self, roll: Roll) -> None:
+        """Some of those whose own tags decide."""
+        uids = list(roll.ask)[:AT_ONCE]
+        self._spent(2 * len(uids))
+        said = await self._asker.ask(uids, self.path, roll.ask)
+        roll.since = self._clock.wall()
+        # Also those who are gone: they may have lost the tag before, and keep it until their deletion is told.
+        roll.unsure |= {uid: None for uid, answer in said.items() if answer in (Untold.NOT_NOW, Untold.GONE)}
+
+    # What a reading amounts to.
+
+    async def _conclude(self, roll: Roll) -> None:
+        """The list is through, and everyone who was to be asked has answered."""
+        members = self._asker.members(roll.tag)
+        if not roll.judged:
+            roll.judge(self._ledger.members(self._source, roll.tag))
+            if not roll.few(members) and not roll.proven and roll.passes < PASSES_MAX:
+                roll.again()
+                return
+        if roll.missing:
+            if not roll.few(members) and not self._customers_beyond(roll, roll.since + LATE_S):
+                return
+            await self._decide(roll, members)
+        if roll.ask or self._rolls.get(roll.tag) is not roll:
+            return
+        if roll.open:
+            self._look_at_open(roll)
+        if not roll.ask and not roll.open and self._rolls.get(roll.tag) is roll:
+            self._complete(roll)
+
+    async def _decide(self, roll: Roll, members: int) -> None:
+        """About those who are missing: by their own word, or by the list that was exact twice."""
+        missing = list(roll.missing or ())
+        if not roll.proven or roll.few(members):
+            roll.ask, roll.missing = dict.fromkeys(missing), {}
+            return
+        sample = {missing[int(self._spread() * len(missing))] for _ in range(SAMPLE)}
+        self._spent(2 * len(sample))
+        said = await self._asker.ask(sorted(sample), self.path)
+        if any(not isinstance(answer, Untold) and roll.tag in answer for answer in said.values()):
+            self._void(roll, "its list does not show customers who have the tag", PARKED_RETRY_S)
+            return
+        missing, roll.missing = list(roll.missing or ()), {}
+        if any(isinstance(answer, Untold) for answer in said.values()):
+            roll.ask = dict.fromkeys(missing)  # some may be gone rather than untagged: only their own word counts
+            return
+        for first in range(0, len(missing), CHUNK):
+            await self._ledger.wait_room()
+            self._asker.absorb([EdgeMove(uid, roll.tag, False) for uid in missing[first : first + CHUNK]], self.path)
+
+    def _look_at_open(self, roll: Roll) -> None:
+        """Those who were not known, or could not be asked: once the customers' reading is beyond that, ask who is
+        there. Who is not was refused, or is gone."""
+        if not self._customers_beyond(roll, roll.since + (LATE_S if roll.unsure else 0.0)):
+            return
+        roll.waits += bool(roll.unsure)
+        if roll.waits > WAITS_MAX:
+            self._void(roll, "customers who may have lost the tag cannot be asked", PARKED_RETRY_S)
+            return
+        known = self._step.known(Collection.CUSTOMERS, [*roll.strangers, *roll.unsure])
+        roll.ask = dict.fromkeys(document.uid for document in known)
+        roll.strangers, roll.unsure = {}, {}
+
+    def _customers_beyond(self, roll: Roll, moment: float) -> bool:
+        """Whether the customers' own reading is; else the roll waits for it."""
+        if self._bulletin.caught_up[Collection.CUSTOMERS] > moment:
+            return True
+        roll.until = moment
+        self._waiting[roll.tag] = roll
+        self._rounds.rest(roll.tag, self._now())
+        return False
+
+    def _complete(self, roll: Roll) -> None:
+        """Every edge of the tag is as it was at some moment since the reading began."""
+        assert roll.began is not None, "a list that is through was asked for"
+        del self._rolls[roll.tag]
+        self._rounds.read(roll.tag, self._now(), roll.began, roll.count(self._asker.members(roll.tag)))
+        self._ledger.put(rounds_key(self._source, roll.tag), encode_json({"swept": round(roll.began, 3)}))
+
+    def _void(self, roll: Roll, reason: str, least_s: float = 0.0) -> None:
+        """Nothing follows from who was missing; the tag is read again later."""
+        self._rolls.pop(roll.tag, None)
+        self._rounds.put_off(roll.tag, self._now(), self._spread(), least_s)
+        if self._throttle.admit("void") is not None:
+            log.warning("a tag's members cannot be read", source=self._source, tag=roll.tag, detail=reason)
+
+    def _note(self, customer: str, tags: frozenset[str]) -> None:
+        """What a customer says of itself is newer than any page of a reading that is under way."""
+        for tag in tags:
+            if (roll := self._rolls.get(tag)) is not None:
+                roll.note(customer)
+
+    def _spent(self, requests: int) -> None:
+        self._rounds.spent(self._now(), requests)
+
+    def _now(self) -> Now:
+        return Now(self._clock.wall(), self._clock.monotonic())
