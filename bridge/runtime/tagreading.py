@@ -131,7 +131,7 @@ class TagReadings:
         self._spent(2 * len(uids))
         said = await self._asker.ask(uids, self.path, roll.ask)
         roll.since = self._clock.wall()
-        # Also who is gone: which tags it had last nobody says, so nothing is proved while it is still in the state.
+        # Also those who are gone: they may have lost the tag before, and keep it until their deletion is told.
         roll.unsure |= {uid: None for uid, answer in said.items() if answer in (Untold.NOT_NOW, Untold.GONE)}
 
     # What a reading amounts to.
@@ -178,7 +178,7 @@ class TagReadings:
     def _look_at_open(self, roll: Roll) -> None:
         """Those who were not known, or could not be asked: once the customers' reading is beyond that, ask who is
         there. Who is not was refused, or is gone."""
-        if not self._customers_beyond(roll, roll.since):
+        if not self._customers_beyond(roll, roll.since + (LATE_S if roll.unsure else 0.0)):
             return
         roll.waits += bool(roll.unsure)
         if roll.waits > WAITS_MAX:

@@ -13,10 +13,14 @@ from typing import NamedTuple
 
 import pytest
 
+from bridge.model import Collection
 from bridge.sandbox.simulate import simulate
 from bridge.sandbox.simulation.plan import Plan, draw
-from tests.simulation import defects_of_reading  # noqa: F401
-from tests.simulation.defects import DEFECTS
+from tests.simulation import defects, defects_of_memberships, defects_of_reading
+
+DEFECTS = defects.DEFECTS
+MODULES = (defects, defects_of_reading, defects_of_memberships)
+"""Each lists its defects in the same table when it is imported."""
 
 
 class Hunt(NamedTuple):
@@ -58,6 +62,20 @@ def sliced(plan: Plan) -> bool:
     return plan.snapshot_parallelism > 1 and plan.customers > 4 * plan.page_limit and plan.rates.per_second() > 0.2
 
 
+def members(plan: Plan) -> bool:
+    return plan.customers >= 12 and any(Collection.MEMBERSHIPS in names for names in plan.collections.values())
+
+
+def members_move(plan: Plan) -> bool:
+    return members(plan) and not plan.blind and plan.tags > 0 and plan.rates.tag > 5 and plan.rates.untag > 5
+
+
+def members_are_hidden(plan: Plan) -> bool:
+    return (
+        members(plan) and plan.weights["list lies"] > 0.5 and not plan.blind and plan.request_rate > 5 and plan.tags > 0
+    )
+
+
 HUNTS = {
     "events outside the transaction": Hunt(40),
     "confirming read skipped": Hunt(100),
@@ -94,6 +112,17 @@ HUNTS = {
     "order of slices not checked": Hunt(60, lambda plan: sliced(plan) and plan.switches["since_order"] == "descending"),
     "pause forgotten at a restart": Hunt(60, lambda plan: plan.weights["pause"] > 0.5),
     "progress outside the transaction": Hunt(20),
+    "untag lost on tag deletion": Hunt(40, lambda plan: members(plan) and plan.weights["tag deleted"] > 0.3),
+    "tag deleted before its edges": Hunt(40, lambda plan: members(plan) and plan.weights["tag deleted"] > 0.3),
+    "untag not confirmed": Hunt(120, members_are_hidden),
+    "doubtful member believed": Hunt(100, lambda plan: members(plan) and plan.customers == 30),
+    "tags read under an id that has changed hands": Hunt(
+        120, lambda plan: members(plan) and plan.weights["ids change hands"] >= 3
+    ),
+    "probe believed": Hunt(80, members_move),
+    "watermark of memberships ahead of an unread tag": Hunt(60, members),
+    "stale page of members overtakes": Hunt(60, members_move),
+    "edges lost when a customer is updated": Hunt(20, members),
 }
 
 
@@ -120,6 +149,7 @@ def hunts() -> Iterator[dict[str, Future[tuple[int, str] | None]]]:
 
 def test_the_table_is_complete() -> None:
     assert HUNTS.keys() == DEFECTS.keys()
+    assert all(any(name.replace(" ", "_") in vars(module) for module in MODULES) for name in HUNTS)
 
 
 @pytest.mark.timeout(900)

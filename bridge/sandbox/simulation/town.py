@@ -27,7 +27,7 @@ from bridge.sandbox.simulation.story import Story
 from bridge.sandbox.simulation.truth import History
 from bridge.sandbox.switches import Switches
 from bridge.sandbox.world import World
-from bridge.store.record import cursor_key, decode_json
+from bridge.store.record import SUSPECTS, cursor_key, decode_json
 
 CALM_S_MAX = 1_200.0
 """After the last fault everything must be published within this; the longest waits are a 429 with its largest hint
@@ -122,7 +122,20 @@ class Town:
         if self.plan.blind:
             read = [source for source, names in self.plan.collections.items() if Collection.CUSTOMERS in names]
             missing += [f"the sweep of {source}" for source in read if not self._swept(source, still)]
+            missing += [] if missing else self._suspected()
         return missing
+
+    def _suspected(self) -> list[str]:
+        """Deletions that are held, or were not looked into yet. Elsewhere the watermarks wait for them."""
+        topics, broker = self.outside.topics, self.outside.broker
+        open_: dict[bytes, None] = {}
+        for shard in range(topics.shards):
+            for entry in broker.read((topics.state, shard), 0):
+                if entry.key is not None and entry.key.split(b"/")[1] == SUSPECTS.encode():
+                    open_.pop(entry.key, None)
+                    if entry.value is not None:
+                        open_[entry.key] = None
+        return [f"the suspect {key.decode()}" for key in open_]
 
     def _swept(self, source: str, still: float) -> bool:
         """Whether a sweep of the customers that began after that moment is over."""
