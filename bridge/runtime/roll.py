@@ -41,7 +41,8 @@ class Roll:
     several times as large); whole: every row could be identified; total: the provider's count. tries: of this page.
 
     missing: known members that no pass has shown, None while the list is being read for the first time. proven: the
-    last two passes were exact. ask: customers whose own tags decide, now. strangers: shown, and not known. unsure:
+    last two passes were exact. accused: of the missing, those who are asked themselves. ask: customers whose own tags
+    decide, now. strangers: shown, and not known. unsure:
     could not be asked. until: what the customers' reading has to be beyond, wall-clock seconds.
     """
 
@@ -59,6 +60,7 @@ class Roll:
     exact: bool = False
     proven: bool = False
     missing: dict[str, None] | None = None
+    accused: set[str] = field(default_factory=set)
     ask: dict[str, None] = field(default_factory=dict)
     strangers: dict[str, None] = field(default_factory=dict)
     unsure: dict[str, None] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from bridge.errors import CursorRejected, Malformed, RequestRefused
 from bridge.model import Collection, Path
 from bridge.observability.logs import Throttle, get_logger
 from bridge.observability.metrics import Metrics
-from bridge.runtime.asking import AT_ONCE, Asked, Asker
+from bridge.runtime.asking import AT_ONCE, Answer, Asked, Asker
 from bridge.runtime.bulletin import Bulletin
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.loop import SAY_AGAIN_S, Unforeseen
@@ -131,6 +131,10 @@ class TagReadings:
         self._spent(2 * len(uids))
         said = await self._asker.ask(uids, self.path, roll.ask)
         roll.since = self._clock.wall()
+        if any(_has(answer, roll.tag) for uid, answer in said.items() if uid in roll.accused):
+            # A list that lacked one who has the tag may have lacked what nobody knows yet, too.
+            self._void(roll, _LACKS)
+            return
         # Also those who are gone: they may have lost the tag before, and keep it until their deletion is told.
         roll.unsure |= {uid: None for uid, answer in said.items() if answer in (Untold.NOT_NOW, Untold.GONE)}
 
@@ -159,16 +163,18 @@ class TagReadings:
         """About those who are missing: by their own word, or by the list that was exact twice."""
         missing = list(roll.missing or ())
         if not roll.proven or roll.few(members):
+            roll.accused |= set(missing)
             roll.ask, roll.missing = dict.fromkeys(missing), {}
             return
         sample = {missing[int(self._spread() * len(missing))] for _ in range(SAMPLE)}
         self._spent(2 * len(sample))
         said = await self._asker.ask(sorted(sample), self.path)
-        if any(not isinstance(answer, Untold) and roll.tag in answer for answer in said.values()):
-            self._void(roll, "its list does not show customers who have the tag", PARKED_RETRY_S)
+        if any(_has(answer, roll.tag) for answer in said.values()):
+            self._void(roll, _LACKS, PARKED_RETRY_S)
             return
         missing, roll.missing = list(roll.missing or ()), {}
         if any(isinstance(answer, Untold) for answer in said.values()):
+            roll.accused |= set(missing)
             roll.ask = dict.fromkeys(missing)  # some may be gone rather than untagged: only their own word counts
             return
         for first in range(0, len(missing), CHUNK):
@@ -222,3 +228,10 @@ class TagReadings:
 
     def _now(self) -> Now:
         return Now(self._clock.wall(), self._clock.monotonic())
+
+
+_LACKS = "its list does not show customers who have the tag"
+
+
+def _has(answer: Answer, tag: str) -> bool:
+    return not isinstance(answer, Untold) and tag in answer

@@ -184,10 +184,10 @@ async def test_a_gzip_bomb_is_left_as_soon_as_it_is_larger_than_the_bound() -> N
     ("encoding", "body"),
     [
         ("gzip", b"[]"),
-        ("gzip", gzip.compress(b"[1,2,3]")[:-4]),
-        ("gzip", gzip.compress(b"[]") + b"garbage"),
+        ("gzip", gzip.compress(b"[1,2,3]", mtime=0)[:-4]),
+        ("gzip", gzip.compress(b"[]", mtime=0) + b"garbage"),
         ("br", b"[]"),
-        ("gzip, gzip", gzip.compress(gzip.compress(b"[]"))),
+        ("gzip, gzip", gzip.compress(gzip.compress(b"[]", mtime=0), mtime=0)),
     ],
 )
 async def test_a_damaged_or_unasked_encoding_is_no_answer(encoding: str, body: bytes) -> None:

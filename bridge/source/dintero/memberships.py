@@ -188,8 +188,8 @@ class MembershipList:
     def _step(self, walk: _Walk, rows: list[Any], total: int | None) -> _Walk | None:
         """The walk behind this page; None when it is over. Raises `Malformed` when pages repeat."""
         if not rows:
-            # An empty page where there may be more is believed when it comes twice.
-            sure = walk.empty or 0 < walk.count < self._limit or (walk.pages == 0 and total == 0)
+            # An empty page where there may be more is believed when it comes twice, whatever the count says.
+            sure = walk.empty or 0 < walk.count < self._limit
             return None if sure else replace(walk, empty=True)
         after = self._last_id(rows)
         ids = "\n".join(str(row.get("id")) if isinstance(row, dict) else "" for row in rows)
