@@ -57,6 +57,7 @@ class Found(NamedTuple):
     """What the process measured; seconds."""
 
     build: float
+    cpu: float
     longest: float
     file_mib: float
     members: float
@@ -69,6 +70,7 @@ async def many_edges(bench: Bench, edges: Edges) -> list[Figure]:
     """A first build, as after the loss of a disk, and what is asked of it then."""
     name = f"{edges.count:,} edges, {edges.tags:,} tags"
     rate = Figure(f"build of {name}: edges", "/s", ">= 100,000", lambda value: value >= 100_000)
+    cpu = Figure("  CPU per edge, records included", "µs", "<= 10", lambda value: value <= 10)
     longest = Figure("  longest call", "ms")
     size = Figure("  file", "MiB")
     peak = Figure("  peak memory", "MiB", "< 1,536", lambda value: value < 1_536)
@@ -89,6 +91,7 @@ async def many_edges(bench: Bench, edges: Edges) -> list[Figure]:
             child.kill()
         found = Found(*json.loads(child.said().splitlines()[-1]))
     rate.add(edges.count / found.build)
+    cpu.add(found.cpu / edges.count * 1e6)
     longest.add(found.longest * 1e3)
     size.add(found.file_mib)
     peak.add(child.peak_mib)
@@ -97,7 +100,7 @@ async def many_edges(bench: Bench, edges: Edges) -> list[Figure]:
     keys.add(found.keys * 1e6)
     move.add(found.move * 1e3)
     bench.say(f"{name}: {rate.values[0]:,.0f} /s, peak {child.peak_mib:,.0f} MiB, file {found.file_mib:,.0f} MiB")
-    return [rate, longest, size, peak, members, counts, keys, move]
+    return [rate, cpu, longest, size, peak, members, counts, keys, move]
 
 
 def measured(path: Path, edges: Edges) -> Found:
@@ -105,17 +108,17 @@ def measured(path: Path, edges: Edges) -> Found:
     chance = Random(1)
     tags = [f"{chance.getrandbits(128):032x}" for _ in range(edges.tags)]
     store = SqliteStore.open(path, {}, SystemClock(), age_s_max=3600.0)
-    build = longest = 0.0
+    build = cpu = longest = 0.0
     position = 0
     for records in _portions(chance, tags, edges):
         position += len(records)
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         store.apply(records, position)
         took = time.perf_counter() - began
-        build, longest = build + took, max(longest, took)
-    began = time.perf_counter()
+        build, longest, cpu = build + took, max(longest, took), cpu + time.process_time() - cpu_began
+    began, cpu_began = time.perf_counter(), time.process_time()
     store.close()
-    build += time.perf_counter() - began
+    build, cpu = build + time.perf_counter() - began, cpu + time.process_time() - cpu_began
     file_mib = path.stat().st_size / 1024 / 1024
     store = SqliteStore.open(path, {}, SystemClock(), age_s_max=3600.0)
     assert store.position == edges.customers, "it was built anew"
@@ -132,9 +135,8 @@ def measured(path: Path, edges: Edges) -> Found:
     counts = (time.perf_counter() - began) / len(looked)
     keys, spent = _all_keys(store)
     assert len(keys) == edges.customers
-    return Found(
-        build, longest, file_mib, median(members), counts, spent / len(keys), _move(store, chance.sample(keys, MOVED))
-    )
+    moved = _move(store, chance.sample(keys, MOVED))
+    return Found(build, cpu, longest, file_mib, median(members), counts, spent / len(keys), moved)
 
 
 def _all_keys(store: SqliteStore) -> tuple[list[str], float]:
