@@ -104,13 +104,6 @@ def rename_taken_for_delete_and_create() -> Iterator[None]:
 
 
 @defect
-def tie_passed_before_its_late_rows_show() -> Iterator[None]:
-    """A sweep steps in for polls at once, though rows of the same instant may still appear."""
-    with patch.object(Poll, "can_pass", lambda *_: True):
-        yield
-
-
-@defect
 def etag_kept_of_a_list_that_was_not_committed() -> Iterator[None]:
     """What the list was called is kept in memory; its changes may never have been published."""
 

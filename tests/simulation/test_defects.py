@@ -106,7 +106,6 @@ HUNTS = {
     "suspects of an unfinished reading decided": Hunt(60, lambda plan: many_leave(plan) and plan.page_limit < 5),
     "absence from part of a sweep believed": Hunt(60, lambda plan: plan.blind and plan.customers >= 12),
     "rename taken for delete and create": Hunt(20),
-    "tie passed before its late rows show": Hunt(150, changes_show_late),
     "etag kept of a list that was not committed": Hunt(200, changing_lists),
     "rows that move while slices are read lost": Hunt(100, sliced),
     "order of slices not checked": Hunt(60, lambda plan: sliced(plan) and plan.switches["since_order"] == "descending"),
