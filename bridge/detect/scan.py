@@ -8,7 +8,9 @@ a late one.
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 BUCKETS = 256
@@ -33,7 +35,7 @@ class Uids:
     """
 
     def __init__(self, uids: Iterable[str] = ()) -> None:
-        self._buckets = [array("q") for _ in range(BUCKETS)]
+        self._buckets: defaultdict[int, array[int]] = defaultdict(partial(array, "q"))
         self.add(uids)
 
     def add(self, uids: Iterable[str]) -> None:
@@ -44,8 +46,8 @@ class Uids:
 
     def minus(self, others: Uids) -> Iterator[set[int]]:
         """What is in here and not in there, piece by piece, as hashes."""
-        for mine, theirs in zip(self._buckets, others._buckets, strict=True):
-            yield set(mine).difference(theirs)
+        for number, mine in self._buckets.items():
+            yield set(mine).difference(others._buckets.get(number, ()))
 
     def having(self, uids: Iterable[str]) -> Iterator[set[str]]:
         """Which of these are in here, piece by piece."""
@@ -53,5 +55,5 @@ class Uids:
         for uid in uids:
             wanted.setdefault(hash(uid) % BUCKETS, []).append(uid)
         for bucket, some in wanted.items():
-            known = set(self._buckets[bucket])
+            known = set(self._buckets.get(bucket, ()))
             yield {uid for uid in some if hash(uid) in known}
