@@ -34,10 +34,10 @@ from bridge.publish.witness import check_events
 from bridge.runtime.assignment import Assignment, OwnPartition
 from bridge.runtime.lag import watch_lag
 from bridge.runtime.membership import Member
-from bridge.runtime.memberships import MembershipSource
+from bridge.runtime.memberships.loop import MembershipSource
+from bridge.runtime.memberships.rounds import RoundsPlan
 from bridge.runtime.reading import ReadingPlan, SourceReader
 from bridge.runtime.report import process_status, proved_until
-from bridge.runtime.rounds import RoundsPlan
 from bridge.runtime.shard import Shard, ShardPorts
 from bridge.runtime.supervisor import Endpoint, LifePorts, Supervisor
 from bridge.runtime.tasks import first_leaf

@@ -21,10 +21,10 @@ from bridge.observability.logs import get_logger
 from bridge.observability.metrics import Metrics
 from bridge.publish.topics import TopicPlan
 from bridge.runtime.ahead import Ahead
-from bridge.runtime.bulletin import Bulletin
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.loop import SourceLoop
-from bridge.runtime.memberships import Memberships, MembershipSource
+from bridge.runtime.memberships.bulletin import Bulletin
+from bridge.runtime.memberships.loop import Memberships, MembershipSource
 from bridge.runtime.parking import Parking
 from bridge.runtime.removal import Removal
 from bridge.runtime.schedule import Backoff, Pace, wait_s

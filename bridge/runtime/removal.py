@@ -22,8 +22,8 @@ from bridge.model import Collection, Document, Path
 from bridge.observability.logs import get_logger
 from bridge.observability.metrics import Metrics
 from bridge.runtime.ledger import Ledger
+from bridge.runtime.memberships.strip import strip
 from bridge.runtime.step import SourceStep
-from bridge.runtime.strip import strip
 from bridge.runtime.suspects import Suspects
 from bridge.source.feed import Feed, Page
 

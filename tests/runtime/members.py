@@ -12,9 +12,9 @@ import orjson
 
 from bridge.detect.edges import tags_of
 from bridge.model import Collection
-from bridge.runtime.memberships import Memberships, MembershipSource
+from bridge.runtime.memberships.loop import Memberships, MembershipSource
+from bridge.runtime.memberships.rounds import RoundsPlan
 from bridge.runtime.reading import ReadingPlan
-from bridge.runtime.rounds import RoundsPlan
 from bridge.runtime.shard import Shard
 from bridge.store.record import decode_record
 from tests.runtime.shards import House

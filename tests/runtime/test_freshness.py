@@ -9,8 +9,8 @@ from typing import NamedTuple
 import pytest
 
 from bridge.model import instant
-from bridge.runtime.freshness import Freshness, Load, seen_within
-from bridge.runtime.rounds import RoundsPlan
+from bridge.runtime.memberships.freshness import Freshness, Load, seen_within
+from bridge.runtime.memberships.rounds import RoundsPlan
 from tests.runtime.members import Club
 from tests.support.clock import VirtualClock, run_virtual
 

@@ -12,7 +12,7 @@ import pytest
 
 from bridge.errors import PublishFailed
 from bridge.model import Collection
-from bridge.runtime.bulletin import Bulletin
+from bridge.runtime.memberships.bulletin import Bulletin
 from bridge.runtime.shard import Shard
 from bridge.source.transport import Request, Response
 from tests.runtime.members import Club

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 
-from bridge.runtime.rounds import (
+from bridge.runtime.memberships.rounds import (
     ROUTINE_SHARE,
     SWEEP_SHARE,
     WAIT_S_MAX,

@@ -12,10 +12,10 @@ from bridge.detect import edges
 from bridge.detect.edges import EdgeMove
 from bridge.model import Document
 from bridge.runtime import memberships, removal
-from bridge.runtime.roll import Roll
-from bridge.runtime.rounds import Count, Now, Rounds
+from bridge.runtime.memberships.reading import TagReadings
+from bridge.runtime.memberships.roll import Roll
+from bridge.runtime.memberships.rounds import Count, Now, Rounds
 from bridge.runtime.step import SourceStep
-from bridge.runtime.tagreading import TagReadings
 from bridge.source.dintero.memberships import MembershipList
 from bridge.source.memberships import MemberPage, Place
 from tests.simulation.defects import defect

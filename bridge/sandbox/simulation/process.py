@@ -25,9 +25,9 @@ from bridge.publish.topics import Cluster, TopicPlan
 from bridge.publish.transaction import Producer
 from bridge.runtime.assignment import Assignment, OwnPartition
 from bridge.runtime.membership import Member
-from bridge.runtime.memberships import MembershipSource
+from bridge.runtime.memberships.loop import MembershipSource
+from bridge.runtime.memberships.rounds import RoundsPlan
 from bridge.runtime.reading import ReadingPlan, SourceReader
-from bridge.runtime.rounds import RoundsPlan
 from bridge.runtime.shard import Shard, ShardPorts
 from bridge.runtime.supervisor import LifePorts, Supervisor
 from bridge.sandbox.api import CLIENT_ID, CLIENT_SECRET, SandboxApi

@@ -20,16 +20,16 @@ from bridge.errors import RequestRefused, SourceError
 from bridge.model import Collection, Path, key_of
 from bridge.observability.logs import get_logger
 from bridge.observability.metrics import Metrics
-from bridge.runtime.asking import AT_ONCE, Asker
-from bridge.runtime.bulletin import Bulletin
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.loop import SourceLoop
+from bridge.runtime.memberships.asking import AT_ONCE, Asker
+from bridge.runtime.memberships.bulletin import Bulletin
+from bridge.runtime.memberships.reading import TagReadings
+from bridge.runtime.memberships.rounds import WAIT_S_MAX, Count, Job, Now, Rounds, RoundsPlan, Work
+from bridge.runtime.memberships.strip import strip
 from bridge.runtime.parking import Parking
-from bridge.runtime.rounds import WAIT_S_MAX, Count, Job, Now, Rounds, RoundsPlan, Work
 from bridge.runtime.schedule import Backoff
 from bridge.runtime.step import SourceStep
-from bridge.runtime.strip import strip
-from bridge.runtime.tagreading import TagReadings
 from bridge.source.feed import Cursor
 from bridge.source.memberships import MembershipReader
 from bridge.store.record import ROUNDS, cursor_key, decode_json, encode_json, rounds_key

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from bridge.runtime.rounds import ROUTINE_SHARE, ROWS_PER_REQUEST, SWEEP_SHARE, TURNS, RoundsPlan, Work
+from bridge.runtime.memberships.rounds import ROUTINE_SHARE, ROWS_PER_REQUEST, SWEEP_SHARE, TURNS, RoundsPlan, Work
 
 ENDS_MAX: Final = 4
 """Requests of one tag beyond its full pages: with contacts and without, each may have a short page and an empty one."""

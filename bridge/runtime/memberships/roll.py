@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from bridge.runtime.rounds import Count, requests_of
+from bridge.runtime.memberships.rounds import Count, requests_of
 from bridge.source.memberships import MemberPage, Place
 
 PASSES_MAX = 3

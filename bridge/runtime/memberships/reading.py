@@ -14,15 +14,15 @@ from bridge.errors import CursorRejected, Malformed, RequestRefused
 from bridge.model import Collection, Path
 from bridge.observability.logs import Throttle, get_logger
 from bridge.observability.metrics import Metrics
-from bridge.runtime.asking import AT_ONCE, Answer, Asked, Asker
-from bridge.runtime.bulletin import Bulletin
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.loop import SAY_AGAIN_S, Unforeseen
+from bridge.runtime.memberships.asking import AT_ONCE, Answer, Asked, Asker
+from bridge.runtime.memberships.bulletin import Bulletin
+from bridge.runtime.memberships.roll import OPEN_MAX, PAGE_TRIES_MAX, PASSES_MAX, WAITS_MAX, Roll
+from bridge.runtime.memberships.rounds import Now, Rounds
+from bridge.runtime.memberships.strip import CHUNK
 from bridge.runtime.parking import PARKED_RETRY_S
-from bridge.runtime.roll import OPEN_MAX, PAGE_TRIES_MAX, PASSES_MAX, WAITS_MAX, Roll
-from bridge.runtime.rounds import Now, Rounds
 from bridge.runtime.step import SourceStep
-from bridge.runtime.strip import CHUNK
 from bridge.source.memberships import MemberPage, MembershipReader, Untold
 from bridge.store.record import encode_json, rounds_key
 
