@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from hashlib import blake2b
 
 import orjson
 
@@ -19,12 +18,12 @@ from bridge.detect.diff import Change, detect
 from bridge.detect.edges import EdgeMove
 from bridge.event.catalog import TAGGED, UNTAGGED, EventType, classify
 from bridge.event.envelope import EventBuilder, Position, TagName
-from bridge.model import Body, Cause, Collection, Document, Path, Reject, key_of
-from bridge.publish.deadletter import DeadLetter
+from bridge.model import Body, Cause, Collection, Document, Path, key_of
 from bridge.publish.topics import TopicPlan
 from bridge.publish.transaction import Record, record_bytes
 from bridge.runtime.ledger import Ledger, Published
 from bridge.runtime.rebase import Window, unpublished
+from bridge.runtime.refusals import Refusals
 from bridge.runtime.sweep import AT_ONCE, joined, parted
 from bridge.source.feed import Cursor, Page
 from bridge.store.record import (
@@ -45,13 +44,6 @@ from bridge.store.record import (
 
 HEADERS_BYTES_MAX = 1024
 """Of an event on the wire without value and key; the key is in it four times at most. Spares the exact sum."""
-
-DIGEST_BYTES = 16
-"""Of a refused document; enough to know it again."""
-
-REFUSED = "refused"
-"""Third kind of state key, `source/refused/collection/digest`: rows that cannot be published and carry no uid."""
-
 
 _UNKNOWN = StateRecord(None, 0, 0)
 
@@ -101,6 +93,7 @@ class SourceStep:
         self._topics = topics
         self._limits = limits
         self._clock = clock
+        self._refusals = Refusals(self._source, ledger, topics, limits.record_bytes_max)
         self._counters = decode_counters(ledger.get(counters_key(self._source)))
         self._events: dict[EventType, list[int]] = {}
         self._windows: dict[Collection, Window] = {}
@@ -203,7 +196,7 @@ class SourceStep:
             if fingerprint is not None and fate is not _Fate.IGNORED and uid not in ambiguous:
                 self._ledger.recognise(self._prefix + uid, fingerprint)
         for reject in page.rejects:
-            self._reject(collection, reject)
+            self._refusals.malformed(collection, reject)
         events = self._end(collection, before, page.path, patient=page.path is Path.SNAPSHOT and page.more)
         self._keep_cursor(collection, page.cursor)
         self._windows[collection] = self._noted(collection, window.after(page))
@@ -333,7 +326,7 @@ class SourceStep:
         key = self._prefix + uid
         value = encode_record(record, document_json)
         if record_bytes(Record(self._topics.state, None, key.encode(), value)) > self._limits.record_bytes_max:
-            self._refuse_size(collection, uid, document_json)
+            self._refusals.too_large(collection, uid, document_json)
             return _Fate.IGNORED
         self._ledger.put(key, value)
         return _Fate.CHANGED
@@ -371,7 +364,7 @@ class SourceStep:
         written = Record(self._topic, None, event.key, event.value, event.headers)
         bound = len(event.value) + HEADERS_BYTES_MAX + 4 * len(event.key)
         if bound > self._limits.record_bytes_max and record_bytes(written) > self._limits.record_bytes_max:
-            self._refuse_size(collection, uid, after_json or b"")
+            self._refusals.too_large(collection, uid, after_json or b"")
             return _Fate.IGNORED
         self._ledger.write(written)
         if change.after is None:
@@ -400,28 +393,6 @@ class SourceStep:
         self._doomed.discard(uid)
         self._edges_moved -= len(edges.tags_of(record.document))
         self._publish(collection, uid, change, record, cause, at, None)
-
-    def _refuse_size(self, collection: Collection, uid: str, raw: bytes) -> None:
-        self._refuse(collection, uid, "too_large", "bridge", "larger than the topics take", raw)
-
-    def _reject(self, collection: Collection, reject: Reject) -> None:
-        self._refuse(collection, reject.uid, "malformed", reject.endpoint, reject.reason, reject.raw)
-
-    def _refuse(
-        self, collection: Collection, uid: str | None, reason: str, endpoint: str, detail: str, raw: bytes
-    ) -> None:
-        """Report a document that cannot be published, once per content; its last published body stays."""
-        digest = blake2b(raw, digest_size=DIGEST_BYTES).hexdigest()
-        key = key_of(self._source, collection, uid) if uid else key_of(self._source, REFUSED, f"{collection}/{digest}")
-        stored = self._ledger.get(key)
-        record = decode_record(stored) if stored else _UNKNOWN
-        if record.refused == digest:
-            return
-        letter = DeadLetter(reason, detail, self._source, collection, endpoint, uid, raw)
-        self._ledger.write(letter.record(self._topics.deadletters, key, self._limits.record_bytes_max))
-        self._ledger.open.deadletters.append(reason)
-        self._ledger.put(key, encode_record(record._replace(refused=digest)))
-        self._ledger.wake()
 
     def _keep_cursor(self, collection: Collection, cursor: Cursor) -> None:
         key = cursor_key(self._source, collection)
