@@ -158,6 +158,21 @@ def test_a_wrong_date_header_neither_loses_nor_stalls(skew_s: float | None) -> N
     run_virtual(main)
 
 
+def test_a_row_without_an_id_may_be_any_customers_change_so_nothing_is_claimed() -> None:
+    async def main(clock: VirtualClock) -> None:
+        shop = Shop(clock, [customer_row(number, WALL_START - 5000 + number) for number in range(10)])
+        mirror = Mirror(customers_of(Provider(shop), clock), clock)
+        assert (await mirror.read()).caught_up_to is not None
+        shop.rows.append({**customer_row(10, clock.wall()), "id": None})
+        await clock.sleep(5)
+        assert (await mirror.read()).caught_up_to is None
+        shop.rows[-1]["id"] = uid_of(10)
+        await clock.sleep(5)
+        assert (await mirror.read()).caught_up_to is not None
+
+    run_virtual(main)
+
+
 def test_our_own_wall_clock_does_not_matter() -> None:
     async def main(clock: VirtualClock) -> None:
         shop = Shop(clock, [customer_row(number, WALL_START - 5000 + number) for number in range(10)])

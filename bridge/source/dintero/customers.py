@@ -177,6 +177,8 @@ class CustomersFeed:
             following, more, complete = self._after_full_page(state, since, mapped, answer)
         else:
             following, more, complete = self._after_short_page(state, since, mapped, answer)
+            # A row without an id may be any customer's change.
+            complete = complete and all(reject.uid is not None for reject in mapped.rejects)
         return Page(
             documents=mapped.documents,
             gone=mapped.gone,
