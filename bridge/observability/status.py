@@ -153,7 +153,7 @@ def to_json(status: ProcessStatus) -> bytes:
             "paused": [redact.text(c.collection) for c in source.collections if c.mode == PAUSED],
             "error": next((redact.text(c.last_error) for c in source.collections if c.last_error), None),
             "held": {
-                c.collection: {"deletions": c.deletions_held, "uids": list(map(redact.text, c.held_uids))}
+                str(c.collection): {"deletions": c.deletions_held, "uids": list(map(redact.text, c.held_uids))}
                 for c in source.collections
                 if c.deletions_held
             },

@@ -37,6 +37,7 @@ from bridge.runtime.progress import ProgressBook, last_written
 from bridge.runtime.reading import SourceReader
 from bridge.runtime.tasks import first_leaf, outlived
 from bridge.store.base import Store
+from bridge.store.guard import GuardedStore
 from bridge.store.record import decode_json, encode_json, heartbeat_key, marker_key
 
 LINGER_S = 0.005
@@ -210,7 +211,7 @@ class Shard:
         store = await self._restored_store()
         stack.callback(store.close)
         self._metrics.restored(self._clock.monotonic() - started)
-        ledger = Ledger(store)
+        ledger = Ledger(GuardedStore(store))
         self._next_offset = await self._ports.inbox.beginning() if committed is None else committed
         self._check_marker(ledger, committed)
         self._ports.inbox.seek(self._next_offset)

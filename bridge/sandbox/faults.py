@@ -101,13 +101,20 @@ def _without_id(row: bytes) -> bytes:
     return orjson.dumps({name: value for name, value in orjson.loads(row).items() if name != "id"})
 
 
+def _with_a_bad_part(row: bytes) -> bytes:
+    """Of customers and tags the metadata, which users do not have."""
+    document = orjson.loads(row)
+    bad: dict[str, object] = {"metadata": ["a", "list"]} if {"customer_id", "tag"} & document.keys() else {"email": 17}
+    return orjson.dumps(document | bad)
+
+
 _BAD_ROWS: tuple[Callable[[bytes], bytes], ...] = (
     _without_id,
     _with("id", 17),
     _with("id", "not a uuid / at all"),
     _with("updated_at", "yesterday"),
     _with("created_at", 1_700_000_000),
-    _with("metadata", ["a", "list"]),
+    _with_a_bad_part,
     lambda _row: b'"a string"',
     lambda _row: b"null",
 )

@@ -13,6 +13,7 @@ from bridge.clock import SystemClock
 from bridge.sandbox.broker.link import Power
 from bridge.sandbox.simulation.ports import PoweredStore
 from bridge.store.base import Store
+from bridge.store.guard import GuardedStore
 from bridge.store.memory import MemoryStore
 from bridge.store.record import StateRecord, encode_record
 from bridge.store.sqlite import IN_VALUES_MAX, SqliteStore
@@ -20,11 +21,13 @@ from bridge.store.sqlite import IN_VALUES_MAX, SqliteStore
 Build = Callable[[], Store]
 
 
-@pytest.fixture(params=["memory", "sqlite", "simulated"])
+@pytest.fixture(params=["memory", "sqlite", "simulated", "guarded"])
 def build(request: pytest.FixtureRequest, tmp_path: Path) -> Build:
     match request.param:
         case "memory":
             return MemoryStore
+        case "guarded":
+            return lambda: GuardedStore(MemoryStore())
         case "simulated":
             return lambda: PoweredStore(MemoryStore(), Power(SystemClock()))
     path, identity = tmp_path / "cache.sqlite", {"cluster": "c", "topic": "bridge.state", "shard": "3"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections import Counter
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_a_third_of_the_customers_is_held_until_approved_and_then_exactly_those_
     tmp_path: Path, bootstrap_servers: str, bridge_name: str
 ) -> None:
     with sandbox(tmp_path, "--customers", str(CUSTOMERS), "--switch", "timestamp_precision=milliseconds") as url:
-        path = config(tmp_path, bootstrap_servers, bridge_name, url)
+        path = config(tmp_path, bootstrap_servers, bridge_name, url, delete_share="5%")
         process = bridge(tmp_path, path)
         wait_for("the first reading", lambda: ready(path) and metric(path, "bridge_store_documents") == CUSTOMERS)
         number = get(f"{url}/sandbox/stats")[1]["truth"]
@@ -100,8 +101,9 @@ def test_a_thousand_renames_of_customers_with_twenty_tags_are_a_thousand_events(
     tmp_path: Path, bootstrap_servers: str, bridge_name: str
 ) -> None:
     switches = ("--switch", "timestamp_precision=milliseconds", "--customers", str(RENAMED), "--tags", str(TAGS_EACH))
-    with sandbox(tmp_path, *switches) as url:
-        account = Account(url)
+    with ExitStack() as stack:
+        url = stack.enter_context(sandbox(tmp_path, *switches))
+        account = stack.enter_context(closing(Account(url)))
         tags = [tag["id"] for tag in account.tags()]
         customers = account.customers()
         for customer in customers:
@@ -109,6 +111,7 @@ def test_a_thousand_renames_of_customers_with_twenty_tags_are_a_thousand_events(
         path = config(tmp_path, bootstrap_servers, bridge_name, url)
         path.write_text(path.read_text() + COLLECTIONS + "\n")
         process = bridge(tmp_path, path)
+        wait_for("the bridge", lambda: ready(path))
         wait_for("the first reading", lambda: types(path)["customer.tagged"] == RENAMED * TAGS_EACH, 120)
         before = types(path)
         put(f"{url}/sandbox/rates", {"edit": 600, "sign_up": 120})

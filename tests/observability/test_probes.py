@@ -47,7 +47,9 @@ READY = ProcessStatus(
             ready=True,
             collections=(
                 CollectionStatus("customers", "poll", 1.25, 1234567),
-                CollectionStatus("tags", "sweep", 42.0, 12, 7, "RetryLater: answered 503", NOW - 90),
+                CollectionStatus(
+                    Collection.TAGS, "sweep", 42.0, 12, 7, "RetryLater: answered 503", NOW - 90, ("u-1", "u-2")
+                ),
             ),
         ),
         SourceStatus("globex", "rebilly", 9, owned_here=False, ready=False),
@@ -134,6 +136,7 @@ async def test_ready_has_one_line_per_source_and_shard(running: Running) -> None
                 "staleness_s": 42.0,
                 "paused": [],
                 "error": "RetryLater: answered 503",
+                "held": {"tags": {"deletions": 7, "uids": ["u-1", "u-2"]}},
             },
             {
                 "source": "globex",
@@ -144,6 +147,7 @@ async def test_ready_has_one_line_per_source_and_shard(running: Running) -> None
                 "staleness_s": None,
                 "paused": [],
                 "error": None,
+                "held": {},
             },
         ],
     }

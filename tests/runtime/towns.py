@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -52,6 +52,7 @@ class Case:
     passing: faults; they end with the life, and what they spoilt has to be made good then.
     blind: polls cannot see every change then, or are lied to, so nobody can say at once what is published.
     sweeps: complete readings after which everything has been found. requests_per_s: what the bridge may ask.
+    collections: what is read.
     """
 
     switches: Mapping[str, Any]
@@ -59,6 +60,7 @@ class Case:
     blind: bool = False
     sweeps: int = 2
     requests_per_s: float = 50.0
+    collections: Sequence[Collection] = COLLECTIONS
 
 
 @dataclass
@@ -148,7 +150,7 @@ def plan_of(case: Case, seed: int) -> Plan:
         seed=seed,
         processes=1,
         shards=1,
-        collections={SOURCE: tuple(COLLECTIONS)},
+        collections={SOURCE: tuple(case.collections)},
         silent=False,
         cursor_kind="id",
         delete_limit=DeleteLimit(),
@@ -227,11 +229,11 @@ async def _calm(town: Town, case: Case) -> list[str]:
     deadline = clock.monotonic() + CALM_S_MAX
     while True:
         said = {claim.collection for claim in town.outside.claims if claim.until > still}
-        if said.issuperset(COLLECTIONS):
+        if said.issuperset(case.collections):
             break
         if clock.monotonic() > deadline:
             return [
-                f"progress: {sorted(set(COLLECTIONS) - said)} not caught up {CALM_S_MAX:.0f} s after the last fault"
+                f"progress: {sorted(set(case.collections) - said)} not caught up {CALM_S_MAX:.0f} s after the last fault"
             ]
         await clock.sleep(POLL_S)
     await clock.sleep(case.sweeps * SWEEP_S + api.switches.page_latency_ms / 1000 * 10)

@@ -23,6 +23,10 @@ class Account:
         self._authorization = f"Basic {login}"
         self._authorization = f"Bearer {self._call('POST', 'auth/token', grant)['access_token']}"
 
+    def close(self) -> None:
+        """Release the connection."""
+        self._connection.close()
+
     def customers(self) -> list[dict[str, Any]]:
         """All living ones, in order of creation."""
         found: list[dict[str, Any]] = []

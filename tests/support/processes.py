@@ -160,8 +160,12 @@ def config(
     shards: int = 4,
     label: str = "a",
     port: int = 0,
+    delete_share: str = "100%",
 ) -> Path:
-    """A configuration file with fast polls and a short session; several sources read the same account."""
+    """A configuration file with fast polls and a short session; several sources read the same account.
+
+    delete_share: of `delete_limit`; as it is nothing is ever held, however many are deleted while a broker is away.
+    """
     lines = [
         "[kafka]",
         f"bootstrap_servers = {json.dumps(bootstrap.split(','))}",
@@ -187,6 +191,7 @@ def config(
             'poll_interval = "500ms"',
             'poll_overlap = "3s"',
             'request_budget = "1000/s"',
+            f"delete_limit = {{ share = {json.dumps(delete_share)} }}",
         ]
     path = folder / f"bridge-{label}.toml"
     path.write_text("\n".join(lines) + "\n")
