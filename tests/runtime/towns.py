@@ -232,9 +232,8 @@ async def _calm(town: Town, case: Case) -> list[str]:
         if said.issuperset(case.collections):
             break
         if clock.monotonic() > deadline:
-            return [
-                f"progress: {sorted(set(case.collections) - said)} not caught up {CALM_S_MAX:.0f} s after the last fault"
-            ]
+            missing = sorted(set(case.collections) - said)
+            return [f"progress: {missing} not caught up {CALM_S_MAX:.0f} s after the last fault"]
         await clock.sleep(POLL_S)
     await clock.sleep(case.sweeps * SWEEP_S + api.switches.page_latency_ms / 1000 * 10)
     return []
