@@ -52,7 +52,7 @@ KILLS = (
     # The first life of each bridge reads everything for the first time.
     Kill("snapshot page"),
     Kill("snapshot page", 2),
-    Kill("snapshot page", 9),
+    Kill("snapshot page", 4),
     Kill("fencing"),
     Kill("fenced"),
     Kill("position read"),
