@@ -32,8 +32,8 @@ from bridge.publish.statelog import restore
 from bridge.publish.topics import Cluster, TopicPlan, ensure, inspect
 from bridge.publish.witness import check_events
 from bridge.runtime.assignment import Assignment, OwnPartition
+from bridge.runtime.group import Member
 from bridge.runtime.lag import watch_lag
-from bridge.runtime.membership import Member
 from bridge.runtime.memberships.loop import MembershipSource
 from bridge.runtime.memberships.rounds import RoundsPlan
 from bridge.runtime.reading import ReadingPlan, SourceReader

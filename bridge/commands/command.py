@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from bridge.model import SOURCE_ID, Collection, instant
 
 VALUE_BYTES_MAX = 256 * 1024
-"""Of a record's value; the largest command names a few thousand documents."""
+"""Of a record's value; far more than any command needs, far less than would hold up a shard."""
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$"
 """Of a command's id: nothing that could be an address or break out of a key."""

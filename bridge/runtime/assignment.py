@@ -24,7 +24,7 @@ from bridge.errors import StateLost
 from bridge.observability.logs import Throttle, get_logger
 from bridge.observability.metrics import Metrics
 from bridge.publish.inbox import InboxRecord
-from bridge.runtime.membership import Member
+from bridge.runtime.group import Member
 from bridge.runtime.parking import FORESEEN
 from bridge.runtime.schedule import Backoff
 from bridge.runtime.shard import Shard, ShardState

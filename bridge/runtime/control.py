@@ -16,7 +16,7 @@ from bridge.runtime.ledger import Ledger
 from bridge.store.record import encode_json
 
 CONTROL = "control"
-"""Third part of a state key that is no document's: `source/control/collection`."""
+"""Second part of a state key, `source/control/collection`."""
 
 
 class Interrupted(Exception):

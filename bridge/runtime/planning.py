@@ -6,6 +6,7 @@ once. There is no producer and no group in sight: nothing here could write, and 
 than requests to its provider.
 
 Deletions are only guessed: who is missing, or shown as deleted, would be asked for again before anybody is told.
+Memberships, which are no documents of their own, are not planned.
 
 Memory is bounded by a page. Which documents were seen is noted in the scratch store, in the place of fingerprints.
 """

@@ -6,7 +6,7 @@
 
 `serve` is one life. Its order is what makes the shard exactly once: the new producer fences the old owner *before*
 the inbox position and the state are read, so neither can still move. Then run side by side, in one task group:
-a reading loop per feed, the committer (the only caller of `Producer.publish`), the inbox, and the tick. A failed or
+a loop per collection, the committer (the only caller of `Producer.publish`), the inbox, and the tick. A failed or
 unanswered commit ends the life; everything pending is dropped with the ledger and detected again by the next life.
 """
 

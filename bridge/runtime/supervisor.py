@@ -23,7 +23,7 @@ from bridge.errors import BridgeError, ConfigurationError, EnvironmentUnavailabl
 from bridge.observability.logs import get_logger
 from bridge.publish.topics import Cluster
 from bridge.runtime.assignment import Assignment
-from bridge.runtime.membership import Member
+from bridge.runtime.group import Member
 from bridge.runtime.schedule import Backoff
 from bridge.runtime.tasks import first_leaf, outlived
 

@@ -92,7 +92,7 @@ class Switches(Knobs):
     management."""
     fault_429: float = _rate()
     fault_429_retry_after: str = Field(default="none", pattern=r"^[\x20-\x7e]*$")
-    """The header's text (`2`, or nonsense), `date` for an HTTP date two seconds ahead (or when the limit below begins
+    """The header's text (`2`, or nonsense), `date` for an HTTP date two seconds ahead (or when the limit above begins
     anew), `none` for no header."""
     fault_500: float = _rate()
     fault_502_html: float = _rate()

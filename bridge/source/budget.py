@@ -139,11 +139,6 @@ class RequestBudget:
         self._tokens = min(self._tokens, max(1.0, remaining))
         return self.pause_until(now + min(reset_s, PAUSE_S_MAX)) if remaining == 0 else 0.0
 
-    @property
-    def paused_until(self) -> float:
-        """Monotonic moment before which nothing is sent; in the past when nothing is paused."""
-        return self._paused_until
-
     def remaining(self) -> float:
         """Requests that could be sent now without waiting."""
         now = self._clock.monotonic()

@@ -1,6 +1,6 @@
 """Feed: one collection of one source as pages of documents. The seam between providers and the rest.
 
-The shard calls `page` with the cursor that the last committed step left behind, diffs what comes back, publishes it
+The runtime calls `page` with the cursor that the last committed step left behind, diffs what comes back, publishes it
 together with `Page.cursor`, and calls again: at once while `Page.more`, else after the poll interval. A feed keeps no
 position of its own; the cursor is a value (so a crash between two pages repeats a page and loses nothing).
 """
@@ -70,7 +70,7 @@ class Page:
 
 
 class Feed(Protocol):
-    """One collection of one source. Called by one task at a time; both calls may raise any `SourceError`."""
+    """One collection of one source. Called by one task at a time; `page` and `fetch` may raise any `SourceError`."""
 
     @property
     def collection(self) -> Collection:

@@ -13,9 +13,9 @@ A flipped bit on disk must never become an event: each value carries a CRC-32 th
 the one that its hash says, and the position has a CRC-32 too. What no single row can tell, a row that is not found any
 more, `check` finds when the file is opened again.
 
-Nothing is forced to the disk; that would cost more than everything else a store does. What a process wrote survives
-its death all the same, only the death of the machine can tear the file. So the identity holds the number of the
-system start too, and after the next one the file is built anew from Kafka.
+On Linux nothing is forced to the disk; that would cost more than everything else a store does. What a process wrote
+survives its death all the same, only the death of the machine can tear the file. So the identity holds the number of
+the system start too, and after the next one the file is built anew from Kafka. Elsewhere see `store.file`.
 """
 
 from __future__ import annotations

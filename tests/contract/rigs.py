@@ -22,7 +22,7 @@ from bridge.publish.settings import KafkaSettings
 from bridge.publish.statelog import Restored, restore
 from bridge.publish.topics import Topic, TopicPlan
 from bridge.publish.transaction import Producer
-from bridge.runtime.membership import Member
+from bridge.runtime.group import Member
 from bridge.sandbox.broker.cluster import Broker
 from bridge.sandbox.broker.inbox import FakeInbox
 from bridge.sandbox.broker.link import Link, Power, Trouble

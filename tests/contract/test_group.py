@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from bridge.publish.inbox import InboxRecord
 from bridge.publish.transaction import Producer
-from bridge.runtime.membership import Member
+from bridge.runtime.group import Member
 from tests.contract.rigs import SESSION_S, Rig, on_both
 from tests.publish.benching import SHARDS
 

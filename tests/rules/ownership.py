@@ -18,7 +18,7 @@ from bridge.publish.inbox import Inbox
 from bridge.publish.producer import KafkaProducer
 from bridge.publish.transaction import Record
 from bridge.runtime.assignment import OwnPartition
-from bridge.runtime.membership import Member
+from bridge.runtime.group import Member
 from bridge.runtime.shard import Shard
 from bridge.store.record import encode_json, marker_key
 from tests.publish.benching import HeldCommit

@@ -1,4 +1,4 @@
-"""Roll: one reading of the members of one tag, from its first page to its end. No I/O; `memberships` does the asking.
+"""Roll: one reading of the members of one tag, from its first page to its end. No I/O; `reading` does the asking.
 
     pages ──► missing? ──► few: each of them is asked ──────────────────────┐
       ▲          │                                                          ├──► open? ──► complete

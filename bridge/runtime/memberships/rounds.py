@@ -1,4 +1,4 @@
-"""Rounds: which tag is to be asked about next, and when. Pure; the loop beside it (`memberships`) does the asking.
+"""Rounds: which tag is to be asked about next, and when. Pure; the loop beside it (`loop`) does the asking.
 
 Three kinds of work share what memberships may spend, in turns, so that none starves:
 

@@ -24,7 +24,7 @@ from bridge.publish.settings import ANSWER_DEADLINE_S
 from bridge.publish.topics import Cluster, TopicPlan
 from bridge.publish.transaction import Producer
 from bridge.runtime.assignment import Assignment, OwnPartition
-from bridge.runtime.membership import Member
+from bridge.runtime.group import Member
 from bridge.runtime.memberships.loop import MembershipSource
 from bridge.runtime.memberships.rounds import RoundsPlan
 from bridge.runtime.reading import ReadingPlan, SourceReader

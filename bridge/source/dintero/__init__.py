@@ -1,4 +1,4 @@
-"""Dintero: customers, tags and management users of one account, in our words.
+"""Dintero: customers, tags, memberships and management users of one account, in our words.
 
 `build` makes the feeds of one account from its settings, a transport, the clock and an observer. All requests of the
 account share one budget and one token.
@@ -154,7 +154,7 @@ class DinteroSource:
     async def login(self) -> None:
         """Get a token and use it for one small read per right that is needed; raises any `SourceError`.
 
-        A valid token may lack the scopes. Customers and tags need the same one.
+        A valid token may lack the scopes. Customers, tags and memberships need the same one.
         """
         await self._token.authorization()
         tried: list[WholeList] = []

@@ -177,7 +177,7 @@ class MembershipList:
     def _after(self, walk: _Walk, rows: list[Any], total: int | None) -> tuple[_Walk | None, int | None]:
         """Where the reading goes on, None at its end, and then what the provider said all the time."""
         walk = walk if walk.pages or walk.empty else replace(walk, first=total)
-        following = self._step(walk, rows, total)
+        following = self._step(walk, rows)
         if following is not None:
             return following, None
         steady = total if total == walk.first else None
@@ -185,7 +185,7 @@ class MembershipList:
             return _Walk(contacts=True, before=steady), None
         return None, None if steady is None or walk.before is None else walk.before + steady
 
-    def _step(self, walk: _Walk, rows: list[Any], total: int | None) -> _Walk | None:
+    def _step(self, walk: _Walk, rows: list[Any]) -> _Walk | None:
         """The walk behind this page; None when it is over. Raises `Malformed` when pages repeat."""
         if not rows:
             # An empty page where there may be more is believed when it comes twice, whatever the count says.

@@ -1,4 +1,4 @@
-"""Membership: what the runtime needs of the inbox and of the group that shares it.
+"""Group: what the runtime needs of the inbox and of the group that shares it.
 
 The runtime builds on these protocols and not on `publish.inbox.Inbox`, so that the simulator can put a group of its
 own below it. Everything is called from one event loop; calls that wait say what they raise.
