@@ -82,6 +82,7 @@ class Reading(SourceLoop):
         self._removal_not_before = float("-inf")
         self._removal = Removal(feed, step, ledger, plan.delete_limit, clock, metrics, self._asked, spread)
         self._reached: float | None = None  # what can be claimed as soon as nothing is open
+        self._asked_at = 0.0
         self._ahead = Ahead()
         self._bulletin = bulletin or Bulletin()
         self._tell_held()
@@ -187,6 +188,8 @@ class Reading(SourceLoop):
             self._removal_backoff = Backoff()
             self._bulletin.absorbed(self.collection, Path.POLL, StepResult(0, 0, events))
         self._tell_held()
+        if self._reached is not None:
+            self._bulletin.ended(self.collection, self._reached)
         if self._reached is not None and not self._removal.open and not self._removal.refuted:
             self.status.caught_up = True
             self._ledger.open.caught_up[self._source, self._feed.collection] = self._reached
@@ -244,6 +247,7 @@ class Reading(SourceLoop):
     async def _page(self, cursor: Cursor | None) -> Page:
         # Before the page and not after it: who waits holds none.
         await self._ledger.wait_room()
+        self._asked_at = self._clock.wall()
         return await self._asked(self._feed.page(cursor, partial(self._step.familiar, self._feed.collection)))
 
     async def _take(self, page: Page, by: Path) -> None:
@@ -275,6 +279,9 @@ class Reading(SourceLoop):
         self._bulletin.absorbed(collection, page.path, result)
         if page.caught_up_to is not None:
             self._reached = page.caught_up_to
+        elif not page.more and any(reject.uid is None for reject in page.rejects):
+            # Nothing is proved while a row could be anybody's, but all others are known.
+            self._bulletin.ended(collection, self._asked_at)
 
     def _tell_progress(self, page: Page) -> None:
         """A complete reading may take hours; say now and then how far it is."""

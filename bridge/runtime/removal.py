@@ -199,7 +199,10 @@ class Removal:
             for by in {suspect.by for suspect in free.values()}:
                 some = {uid: document for uid, document in found.items() if free[uid].by is by}
                 events += self._step.settle(self._collection, some, {uid: free[uid].at for uid in some}, by)
-            self._suspects.forget(free)
+            # Who is in the state no more is nobody's suspect; who was not answered for lets the others go first.
+            unanswered = [document.uid for document in known if document.uid not in found]
+            self._suspects.forget(free.keys() - set(unanswered))
+            self._suspects.postpone(unanswered)
             self._tell()
         return events
 

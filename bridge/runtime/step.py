@@ -183,6 +183,7 @@ class SourceStep:
                 ambiguous.add(document.uid)
                 if document.version >= seen.version:
                     newest[document.uid] = document
+        self._doomed.difference_update(newest)
         records = self._records(collection, list(newest))
         cause = Cause(page.path)
         unchanged = len(page.familiar)

@@ -125,6 +125,11 @@ class Suspects:
             islice(((uid, suspect) for uid, suspect in self._by_uid.items() if suspect.stage is Stage.FREE), most)
         )
 
+    def postpone(self, uids: Iterable[str]) -> None:
+        """They are the last to be asked about again."""
+        for uid in uids:
+            self._by_uid[uid] = self._by_uid.pop(uid)
+
     def forget(self, uids: Iterable[str]) -> None:
         """They are deleted, or there after all."""
         for uid in uids:

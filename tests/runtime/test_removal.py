@@ -248,6 +248,30 @@ def test_a_provider_that_cannot_confirm_delays_deletions_and_nothing_else() -> N
     run_virtual(main)
 
 
+def test_one_that_nobody_can_look_up_holds_up_no_other() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = house_of(clock)
+        async with life(house):
+            gone = vanish(house, 5)
+            odd = min(gone)
+            fetch = house.source.customers.fetch
+
+            async def refusing(known: Sequence[Document]) -> dict[str, Document | None]:
+                others = [document for document in known if document.uid != odd]
+                if not others:
+                    raise RetryLater("not this one")
+                return dict(await fetch(others))
+
+            house.source.customers.fetch = refusing  # type: ignore[method-assign]
+            await asyncio.sleep(60)
+            assert deleted(house) == gone - {odd}
+            house.source.customers.fetch = fetch  # type: ignore[method-assign]
+            await asyncio.sleep(120)
+            assert deleted(house) == gone
+
+    run_virtual(main)
+
+
 # The stages, alone.
 
 

@@ -23,7 +23,9 @@ class Mirror:
     async def step(self) -> Page:
         page = await self.feed.page(self.cursor)
         suspects = [self.documents[gone.uid] for gone in page.gone if gone.uid in self.documents]
-        confirmed = await self.feed.fetch(suspects) if suspects else {}
+        confirmed: dict[str, Document | None] = {}
+        while left := [document for document in suspects if document.uid not in confirmed]:
+            confirmed |= await self.feed.fetch(left)  # some may be lacking each time
         for document in (*page.documents, *(found for found in confirmed.values() if found)):
             known = self.documents.get(document.uid)
             if known is None or not document.version or document.version >= known.version:

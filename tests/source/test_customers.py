@@ -833,6 +833,18 @@ def test_a_failed_confirmation_is_never_gone(status: int, kind: type[SourceError
             confirm(by_path(answer({}, 404), answer({}, status)), shown(1), shown(2))
 
 
+def test_what_was_answered_before_a_failure_counts_and_nothing_is_remembered() -> None:
+    async def main(clock: VirtualClock) -> None:
+        well = [True]
+        provider = Provider(lambda request: by_path(answer({}, 404 if well and well.pop() else 503))(request))
+        feed = customers_of(provider, clock)
+        assert dict(await feed.fetch([shown(1)])) == {uid_of(1): None}
+        with pytest.raises(RetryLater):
+            await feed.fetch([shown(1)])  # not answered out of memory
+
+    run_virtual(main)
+
+
 def test_a_list_that_may_be_cut_proves_nothing() -> None:
     crowd = answer([customer_row(number) for number in range(10, 110)])
     known = shown(1, email="a@b.c")

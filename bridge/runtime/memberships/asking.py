@@ -56,32 +56,29 @@ class Asker:
 
     async def ask(
         self, uids: Sequence[str], path: Path, queue: dict[str, None] | None = None, *, urgent: bool = False
-    ) -> dict[str, Answer]:
-        """The customers' own tags, and what they mean is written. What was answered before a failure counts all the
-        same, and leaves the queue; the failure is raised behind it."""
+    ) -> tuple[dict[str, Answer], dict[str, SourceError]]:
+        """The customers' own tags, and why some have no answer. What the answers mean is written; who has one, or is
+        not in the state, leaves the queue."""
         await self._ledger.wait_room()
         known = self._step.known(Collection.CUSTOMERS, uids)
         said: dict[str, Answer] = {}
-        failures: list[SourceError] = []
+        failures: dict[str, SourceError] = {}
 
         async def ask(document: Document) -> None:
             try:
                 said[document.uid] = await self._asked(self._reader.tags(document, urgent=urgent))
             except SourceError as error:
-                failures.append(error)
+                failures[document.uid] = error
 
         async with asyncio.TaskGroup() as group:
             for document in known:
                 group.create_task(ask(document), name="ask for a customer's tags")
         self._learn(said, path)
         if queue is not None:
-            unanswered = {document.uid for document in known} - said.keys()
             for uid in uids:
-                if uid not in unanswered:
+                if uid not in failures:
                     queue.pop(uid, None)
-        if failures:
-            raise failures[0]
-        return said
+        return said, failures
 
     def _learn(self, said: Mapping[str, Answer], path: Path) -> None:
         """What customers say of themselves."""

@@ -20,11 +20,18 @@ class Bulletin:
     """Of one source; belongs to one loop of asyncio."""
 
     def __init__(self) -> None:
+        self.read: dict[Collection, float] = {}
+        """Wall-clock seconds at which the last reading began that has come to its end: who was there is known."""
         self.caught_up: dict[Collection, float] = {}
-        """Wall-clock seconds up to which a collection is in the ledger, as far as its own reading says."""
+        """The same, when everything that follows from it is in the ledger, deletions too."""
         self._hints: dict[str, None] = {}
         self._tags_moved = True
         self._news = asyncio.Event()
+
+    def ended(self, collection: Collection, moment: float) -> None:
+        """A reading that began at `moment` has shown everything."""
+        self.read[collection] = moment
+        self._news.set()
 
     def proved(self, collection: Collection, moment: float) -> None:
         """Everything up to `moment` is in the ledger."""

@@ -11,12 +11,11 @@ of both its ends.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from bridge.clock import Clock
-from bridge.errors import RequestRefused, SourceError
+from bridge.errors import RequestRefused, RetryLater, SourceError
 from bridge.model import Collection, Path, key_of
 from bridge.observability.logs import get_logger
 from bridge.observability.metrics import Metrics
@@ -130,12 +129,13 @@ class Memberships(SourceLoop):
 
     async def _turn(self) -> float | None:
         """Ask once, or a few times; or say for how long there is nothing to ask."""
-        if not self._bulletin.caught_up.keys() >= {Collection.CUSTOMERS, Collection.TAGS}:
+        if not self._bulletin.read.keys() >= {Collection.CUSTOMERS, Collection.TAGS}:
             return WAIT_S_MAX
         self._refresh()
         if self._orphans:
             await strip(self._source, self._orphans, self._step, self._ledger, Path.SWEEP)
             self._orphans = []
+            return None  # tags may have come meanwhile
         self._readings.wake()
         self._claim()
         hinted = self._bulletin.hinted
@@ -182,6 +182,8 @@ class Memberships(SourceLoop):
     def _claim(self) -> None:
         """Everything up to this moment is in the ledger."""
         caught_up = self._bulletin.caught_up
+        if not caught_up.keys() >= {Collection.CUSTOMERS, Collection.TAGS}:
+            return
         moment = min(self._rounds.proved(), caught_up[Collection.CUSTOMERS], caught_up[Collection.TAGS])
         if moment > self._claimed:
             self._claimed = moment
@@ -206,17 +208,18 @@ class Memberships(SourceLoop):
         while len(uids) < AT_ONCE and (uid := self._bulletin.take_hint()) is not None:
             uids.append(uid)
         self.status.mode = Path.POLL
-        try:
-            await self._asker.ask(uids, Path.SNAPSHOT if self._first else Path.POLL, urgent=True)
-        except SourceError:
-            self._bulletin.hint(uids)
-            raise
+        _, failures = await self._asker.ask(uids, Path.SNAPSHOT if self._first else Path.POLL, urgent=True)
+        # Once more, unless the provider refuses this very customer: its tags are read anyway.
+        self._bulletin.hint([uid for uid, error in failures.items() if isinstance(error, RetryLater)])
+        for error in failures.values():
+            raise error
 
     async def _probe(self, tag: str) -> None:
         self.status.mode = Path.POLL
-        theirs: int | None = None
-        with contextlib.suppress(RequestRefused):  # as for a tag that is about to go; its reading will tell
+        try:
             theirs = await self._asked(self._reader.count(tag))
+        except RequestRefused:  # as for a tag that is about to go; its reading will tell
+            theirs = self._asker.members(tag)
         self._spent(1)
         if tag in self._rounds:
             self._rounds.counted(tag, self._now(), Count(self._asker.members(tag), theirs))

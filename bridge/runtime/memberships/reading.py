@@ -6,11 +6,11 @@ written. Called by the loop of memberships, one piece at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from bridge.clock import Clock
 from bridge.detect.edges import EdgeMove
-from bridge.errors import CursorRejected, Malformed, RequestRefused
+from bridge.errors import CursorRejected, Malformed, RequestRefused, SourceError
 from bridge.model import Collection, Path
 from bridge.observability.logs import Throttle, get_logger
 from bridge.observability.metrics import Metrics
@@ -18,7 +18,7 @@ from bridge.runtime.ledger import Ledger
 from bridge.runtime.loop import SAY_AGAIN_S, Unforeseen
 from bridge.runtime.memberships.asking import AT_ONCE, Answer, Asked, Asker
 from bridge.runtime.memberships.bulletin import Bulletin
-from bridge.runtime.memberships.roll import OPEN_MAX, PAGE_TRIES_MAX, PASSES_MAX, WAITS_MAX, Roll
+from bridge.runtime.memberships.roll import ASK_TRIES_MAX, OPEN_MAX, PAGE_TRIES_MAX, PASSES_MAX, WAITS_MAX, Roll
 from bridge.runtime.memberships.rounds import Now, Rounds
 from bridge.runtime.memberships.strip import CHUNK
 from bridge.runtime.parking import PARKED_RETRY_S
@@ -78,7 +78,7 @@ class TagReadings:
 
     def wake(self) -> None:
         """Readings that wait for the customers' own reading go on when that has come far enough."""
-        reached = self._bulletin.caught_up[Collection.CUSTOMERS]
+        reached = self._bulletin.read[Collection.CUSTOMERS]
         for tag in [tag for tag, roll in self._waiting.items() if reached > roll.until]:
             del self._waiting[tag]
             self._rounds.go_on(tag)
@@ -129,7 +129,9 @@ class TagReadings:
         """Some of those whose own tags decide."""
         uids = list(roll.ask)[:AT_ONCE]
         self._spent(2 * len(uids))
-        said = await self._asker.ask(uids, self.path, roll.ask)
+        said, failures = await self._asker.ask(uids, self.path, roll.ask)
+        if self._rolls.get(roll.tag) is not roll:
+            return
         roll.since = self._clock.wall()
         if any(_has(answer, roll.tag) for uid, answer in said.items() if uid in roll.accused):
             # A list that lacked one who has the tag may have lacked what nobody knows yet, too.
@@ -137,6 +139,19 @@ class TagReadings:
             return
         # Also those who are gone: they may have lost the tag before, and keep it until their deletion is told.
         roll.unsure |= {uid: None for uid, answer in said.items() if answer in (Untold.NOT_NOW, Untold.GONE)}
+        self._count_failures(roll, failures)
+
+    def _count_failures(self, roll: Roll, failures: Mapping[str, SourceError]) -> None:
+        """Raises one of them, unless each has failed so often that the customer counts as one who cannot be asked now:
+        one odd customer must not keep its tag, and all tags behind it, from being read."""
+        for uid in failures:
+            roll.failed[uid] = roll.failed.get(uid, 0) + 1
+        patient = {uid: error for uid, error in failures.items() if roll.failed[uid] < ASK_TRIES_MAX}
+        for uid in failures.keys() - patient.keys():
+            roll.ask.pop(uid, None)
+            roll.unsure[uid] = None
+        for error in patient.values():
+            raise error
 
     # What a reading amounts to.
 
@@ -168,18 +183,28 @@ class TagReadings:
             return
         sample = {missing[int(self._spread() * len(missing))] for _ in range(SAMPLE)}
         self._spent(2 * len(sample))
-        said = await self._asker.ask(sorted(sample), self.path)
+        said, failures = await self._asker.ask(sorted(sample), self.path)
+        if self._rolls.get(roll.tag) is not roll:
+            return
         if any(_has(answer, roll.tag) for answer in said.values()):
             self._void(roll, _LACKS, PARKED_RETRY_S)
             return
-        missing, roll.missing = list(roll.missing or ()), {}
+        for error in failures.values():
+            raise error
+        missing = list(roll.missing or ())
         if any(isinstance(answer, Untold) for answer in said.values()):
             roll.accused |= set(missing)
-            roll.ask = dict.fromkeys(missing)  # some may be gone rather than untagged: only their own word counts
+            roll.ask, roll.missing = (
+                dict.fromkeys(missing),
+                {},
+            )  # some may be gone rather than untagged: only their own word counts
             return
         for first in range(0, len(missing), CHUNK):
             await self._ledger.wait_room()
-            self._asker.absorb([EdgeMove(uid, roll.tag, False) for uid in missing[first : first + CHUNK]], self.path)
+            chunk = missing[first : first + CHUNK]
+            self._asker.absorb([EdgeMove(uid, roll.tag, False) for uid in chunk], self.path)
+            for uid in chunk:  # a signal may end this between two chunks; what is left is then still missing
+                (roll.missing or {}).pop(uid, None)
 
     def _look_at_open(self, roll: Roll) -> None:
         """Those who were not known, or could not be asked: once the customers' reading is beyond that, ask who is
@@ -196,7 +221,7 @@ class TagReadings:
 
     def _customers_beyond(self, roll: Roll, moment: float) -> bool:
         """Whether the customers' own reading is; else the roll waits for it."""
-        if self._bulletin.caught_up[Collection.CUSTOMERS] > moment:
+        if self._bulletin.read[Collection.CUSTOMERS] > moment:
             return True
         roll.until = moment
         self._waiting[roll.tag] = roll
@@ -205,6 +230,9 @@ class TagReadings:
 
     def _complete(self, roll: Roll) -> None:
         """Every edge of the tag is as it was at some moment since the reading began."""
+        if not roll.whole:
+            self._void(roll, "its list has rows that could be any customer", PARKED_RETRY_S)
+            return
         assert roll.began is not None, "a list that is through was asked for"
         del self._rolls[roll.tag]
         self._rounds.read(roll.tag, self._now(), roll.began, roll.count(self._asker.members(roll.tag)))
@@ -212,7 +240,9 @@ class TagReadings:
 
     def _void(self, roll: Roll, reason: str, least_s: float = 0.0) -> None:
         """Nothing follows from who was missing; the tag is read again later."""
-        self._rolls.pop(roll.tag, None)
+        if self._rolls.get(roll.tag) is not roll:
+            return  # forgotten meanwhile
+        del self._rolls[roll.tag]
         self._rounds.put_off(roll.tag, self._now(), self._spread(), least_s)
         if self._throttle.admit("void") is not None:
             log.warning("a tag's members cannot be read", source=self._source, tag=roll.tag, detail=reason)

@@ -29,6 +29,9 @@ PAGE_TRIES_MAX = 3
 OPEN_MAX = 10_000
 """Customers of one tag that are waited for; with more of them the reading is void."""
 
+ASK_TRIES_MAX = 5
+"""Failures in asking one customer; then it counts as one that the provider does not speak of now."""
+
 WAITS_MAX = 5
 """Attempts to ask customers that the provider does not speak of now; then the reading is void."""
 
@@ -42,8 +45,8 @@ class Roll:
 
     missing: known members that no pass has shown, None while the list is being read for the first time. proven: the
     last two passes were exact. accused: of the missing, those who are asked themselves. ask: customers whose own tags
-    decide, now. strangers: shown, and not known. unsure:
-    could not be asked. until: what the customers' reading has to be beyond, wall-clock seconds.
+    decide, now. strangers: shown, and not known. unsure: could not be asked. failed: how often asking a customer has
+    failed. until: what the customers' reading has to be beyond, wall-clock seconds.
     """
 
     tag: str
@@ -64,6 +67,7 @@ class Roll:
     ask: dict[str, None] = field(default_factory=dict)
     strangers: dict[str, None] = field(default_factory=dict)
     unsure: dict[str, None] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
     until: float = 0.0
     waits: int = 0
 

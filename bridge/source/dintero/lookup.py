@@ -43,16 +43,10 @@ class Lookup:
         self._client = client
         self._path = path
         self._page_limit = page_limit
-        self._kept: dict[str, Document | None] = {}
 
     async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:
-        """See `Feed.fetch`. Cancellation ends all requests.
-
-        What was answered before a failure is kept for the next call, which is about the same customers: otherwise a
-        provider that fails now and then would never let a hundred of them through.
-        """
-        found = {document.uid: self._kept[document.uid] for document in known if document.uid in self._kept}
-        self._kept = found
+        """See `Feed.fetch`. Cancellation ends all requests. The first failure ends the looking, not what was found."""
+        found: dict[str, Document | None] = {}
         failures: list[SourceError] = []
 
         async def work(queue: Iterator[Document]) -> None:
@@ -64,13 +58,12 @@ class Lookup:
                 except SourceError as error:
                     failures.append(error)
 
-        queue = iter([document for document in known if document.uid not in found])
+        queue = iter(known)
         async with asyncio.TaskGroup() as group:
             for _ in range(min(READS_MAX, len(known))):
                 group.create_task(work(queue), name="look up customers")
-        if failures:
+        if failures and not found:
             raise failures[0]
-        self._kept = {}
         return found
 
     async def _fate(self, document: Document) -> Document | None:

@@ -110,7 +110,8 @@ class WholeFeed:
             path=path,
             whole=rows.whole,
             complete=path is Path.SWEEP,
-            caught_up_to=answer.asked_at,
+            # A row without an id may be anybody's change.
+            caught_up_to=answer.asked_at if rows.whole else None,
         )
 
     def sweep(self, cursor: Cursor) -> Cursor | None:
