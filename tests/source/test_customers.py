@@ -835,10 +835,10 @@ def test_a_failed_confirmation_is_never_gone(status: int, kind: type[SourceError
 
 def test_what_was_answered_before_a_failure_counts_and_nothing_is_remembered() -> None:
     async def main(clock: VirtualClock) -> None:
-        well = [True]
-        provider = Provider(lambda request: by_path(answer({}, 404 if well and well.pop() else 503))(request))
+        provider = Provider(by_path(answer({}, 404)))
         feed = customers_of(provider, clock)
         assert dict(await feed.fetch([shown(1)])) == {uid_of(1): None}
+        provider.play = by_path(answer({}, 503))
         with pytest.raises(RetryLater):
             await feed.fetch([shown(1)])  # not answered out of memory
 
