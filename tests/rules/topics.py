@@ -124,7 +124,9 @@ async def foreign_configuration(stage: Stage) -> None:
     names = [plan.state, plan.customers]
     settings = stage.settings()
     async with Admin(settings) as admin:
-        before = await admin.configs(names)
+        # A broker does not know at once what was created. SCENARIO_S bounds this.
+        while len(before := await admin.configs(names)) < len(names):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
     section = BridgeSection(name=plan.bridge, shards=1, data_dir=stage.folder)
     http = HttpSection(listen="127.0.0.1:0")
     config = Config(kafka=settings.model_copy(update={"partitions": plan.partitions}), bridge=section, http=http)
