@@ -113,7 +113,7 @@ class SourceLoop:
         return True
 
     def resync(self) -> bool:
-        """Read everything again, at once or when it is not paused any more (True); what was under way begins anew."""
+        """Read everything again, at once or when it is not paused any more (True)."""
         self._control.call()
         return self._control.paused
 

@@ -29,7 +29,7 @@ from bridge.runtime.parking import Parking
 from bridge.runtime.removal import Removal
 from bridge.runtime.schedule import Backoff, Pace, wait_s
 from bridge.runtime.step import SourceStep, StepLimits, StepResult
-from bridge.runtime.sweep import Sweep, joined, parted
+from bridge.runtime.sweep import AT_ONCE, Sweep, joined, owes, parted, settled
 from bridge.source.feed import Cursor, Feed, Page, without_etag
 
 SWEEP_INTERVAL_S = 6 * 3600.0
@@ -163,7 +163,9 @@ class Reading(SourceLoop):
 
     async def _once(self) -> bool:
         """A page of the polls, or of the first complete reading; True when the next one is there already."""
-        cursor, sweep = parted(None if self._begin_again else self._step.cursor(self._feed.collection))
+        cursor, sweep = parted(self._step.cursor(self._feed.collection))
+        if self._begin_again:
+            cursor, sweep = None, AT_ONCE._replace(owed=True)
         page = await self._ahead.take(cursor) or await self._page(cursor)
         self._begin_again = False
         if sweep is None and page.caught_up_to is not None:
@@ -213,7 +215,7 @@ class Reading(SourceLoop):
                 begin = self._feed.sweep(cursor)
                 if begin is None:
                     return
-                sweep = Sweep(self._clock.wall(), begin)
+                sweep = sweep._replace(began_at=self._clock.wall(), cursor=begin)
                 self._removal.sweep_begins()
             try:
                 complete = await self._sweep_page(cursor, sweep)
@@ -237,7 +239,7 @@ class Reading(SourceLoop):
         try:
             page = await self._page(sweep.cursor)
         except CursorRejected:
-            sweep = Sweep(sweep.began_at, self._feed.sweep(cursor))
+            sweep = sweep._replace(cursor=self._feed.sweep(cursor))
             page = await self._page(sweep.cursor)
         following = sweep._replace(cursor=None if page.complete else page.cursor)
         # What is known is now what the sweep has shown, no longer what the poll before it did.
@@ -255,6 +257,8 @@ class Reading(SourceLoop):
         collection = self._feed.collection
         self.status.mode = page.path
         absent = await self._removal.look(page, by)
+        if self._removal.concluded:
+            page = replace(page, cursor=settled(page.cursor))
         if absent or page.gone or self._removal.open or self._removal.refuted:
             page = replace(page, cursor=without_etag(page.cursor))  # not all that it shows becomes true
         if page.more and page.path is Path.SNAPSHOT and not page.complete:
@@ -277,7 +281,7 @@ class Reading(SourceLoop):
                 documents=result.rebased,
             )
         self._bulletin.absorbed(collection, page.path, result)
-        if page.caught_up_to is not None:
+        if page.caught_up_to is not None and not owes(page.cursor):
             self._reached = page.caught_up_to
         elif not page.more and any(reject.uid is None for reject in page.rejects):
             # Nothing is proved while a row could be anybody's, but all others are known.

@@ -73,12 +73,18 @@ class Removal:
         self._tombstones: set[str] = set()
         self._refused: Sequence[str] = ()  # absent, and never published
         self._refuted = False
+        self._concluded = False
         self._tell()
 
     @property
     def open(self) -> bool:
         """Whether a deletion may have to be told that is not; then nothing is proved to be complete."""
         return self._suspects.any
+
+    @property
+    def concluded(self) -> bool:
+        """Whether the page that was looked at last ended a reading of everything, and so said who is absent."""
+        return self._concluded
 
     @property
     def due(self) -> bool:
@@ -126,7 +132,7 @@ class Removal:
             self._tombstones.update(gone.uid for gone in page.gone)
             if any(reject.uid is None for reject in page.rejects):
                 self.sweep_is_void()
-        self._refuted = False
+        self._refuted = self._concluded = False
         if page.whole:
             shown = Uids(_alive(page))
             shown.add(gone.uid for gone in page.gone)
@@ -218,6 +224,7 @@ class Removal:
             known.add(uids)
         missing: set[int] = set().union(*known.minus(shown))
         if not missing:
+            self._concluded = True
             return ()
         absent: list[str] = []
         refused: list[str] = []
@@ -228,6 +235,7 @@ class Removal:
         absent = sorted(set(absent).difference(refused))
         if not await self._believed(absent):
             return ()
+        self._concluded = True
         self._refused = refused
         return absent
 

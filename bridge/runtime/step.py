@@ -127,15 +127,19 @@ class SourceStep:
         return decode_json(stored) if stored else None
 
     def begin_again(self, collection: Collection) -> None:
-        """A complete reading is due at once; the first one, when it is not over, begins from its start."""
+        """A complete reading is due at once; behind the first one, when that is not over.
+
+        The first one itself goes on: its beginning is where the polls will take over, and who was told and has left
+        since is shown by those alone.
+        """
         if collection is Collection.MEMBERSHIPS:
             for read in list(self._ledger.keys(rounds_key(self._source, ""))):
                 self._ledger.put(read, None)
             return
         cursor, sweep = parted(self.cursor(collection))
-        key = cursor_key(self._source, collection)
         if cursor is not None:
-            self._ledger.put(key, None if sweep is None else encode_json(joined(cursor, AT_ONCE)))
+            due = AT_ONCE._replace(owed=sweep is not None and sweep.owed)
+            self._ledger.put(cursor_key(self._source, collection), encode_json(joined(cursor, due)))
 
     def known(self, collection: Collection, uids: Sequence[str]) -> list[Document]:
         """The documents of these uids as they were last published."""

@@ -7,7 +7,7 @@ crash in the middle of a sweep repeats one page of it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bridge.source.feed import Cursor
 
@@ -16,10 +16,15 @@ FIELD = "@sweep"
 
 
 class Sweep(NamedTuple):
-    """The latest one. began_at: wall-clock seconds. cursor: its next page; None when it is over."""
+    """The latest one. began_at: wall-clock seconds. cursor: its next page; None when it is over.
+
+    owed: the feed has lost its position and reads everything anew. Who was told before and left since is shown by
+    neither that reading nor the polls after it, only by a sweep; until one is over, nothing can be claimed.
+    """
 
     began_at: float
     cursor: Cursor | None = None
+    owed: bool = False
 
     def due(self, interval_s: float, now: float) -> bool:
         """True when a page of it is to be read, or the first of the next one."""
@@ -31,16 +36,33 @@ AT_ONCE = Sweep(0.0)
 
 
 def parted(stored: Cursor | None) -> tuple[Cursor | None, Sweep | None]:
-    """The feed's cursor and the sweep. No sweep before the first complete reading: that is one itself."""
+    """The feed's cursor and the sweep; none before the first complete reading is over, unless one has to follow it."""
     if stored is None or FIELD not in stored:
         return stored, None
     fields = stored[FIELD]
-    return {name: value for name, value in stored.items() if name != FIELD}, Sweep(fields["at"], fields.get("cursor"))
+    sweep = Sweep(fields["at"], fields.get("cursor"), fields.get("owed", False))
+    return {name: value for name, value in stored.items() if name != FIELD}, sweep
 
 
 def joined(cursor: Cursor, sweep: Sweep | None) -> Cursor:
     """What is stored."""
     if sweep is None:
         return cursor
-    fields = {"at": sweep.began_at} if sweep.cursor is None else {"at": sweep.began_at, "cursor": sweep.cursor}
+    fields: dict[str, Any] = {"at": sweep.began_at}
+    if sweep.cursor is not None:
+        fields["cursor"] = sweep.cursor
+    if sweep.owed:
+        fields["owed"] = True
     return {**cursor, FIELD: fields}
+
+
+def owes(stored: Cursor) -> bool:
+    """Whether a sweep has to be over before anything can be claimed."""
+    return bool(stored.get(FIELD, {}).get("owed"))
+
+
+def settled(stored: Cursor) -> Cursor:
+    """The same when it has said who is absent; then nothing is owed."""
+    if not owes(stored):
+        return stored
+    return {**stored, FIELD: {name: value for name, value in stored[FIELD].items() if name != "owed"}}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.errors import RetryLater
+from bridge.errors import CursorRejected, RetryLater
 from bridge.model import Collection
 from bridge.runtime.reading import ReadingPlan
 from bridge.runtime.sweep import Sweep, joined, parted
@@ -21,7 +21,7 @@ POLL_S = 5.0
 SWEEP_S = 30.0
 
 
-def house_with_sweeps(clock: VirtualClock, customers: int = 50, **switches: str) -> House:
+def house_with_sweeps(clock: VirtualClock, customers: int = 50, **switches: str | int) -> House:
     house = House(clock, customers, 8, **switches)
     plan = ReadingPlan(POLL_S, SWEEP_S)
     house.reader = replace(house.reader, plans=dict.fromkeys((Collection.CUSTOMERS, Collection.TAGS), plan))
@@ -159,9 +159,54 @@ def test_a_lost_store_forgets_what_it_recognised() -> None:
 
 def test_the_position_of_a_sweep_is_kept_beside_the_feeds_own() -> None:
     cursor: Cursor = {"mode": "poll", "position": 5}
-    for sweep in (None, Sweep(3.0), Sweep(3.0, {"mode": "sweep"})):
+    for sweep in (None, Sweep(3.0), Sweep(3.0, {"mode": "sweep"}), Sweep(3.0, owed=True)):
         assert parted(joined(cursor, sweep)) == (cursor, sweep)
     assert parted(None) == (None, None)
     assert not Sweep(3.0).due(10.0, 12.9)
     assert Sweep(3.0).due(10.0, 13.0)
     assert Sweep(3.0, {"mode": "sweep"}).due(10.0, 4.0)
+
+
+@pytest.mark.parametrize("first_reading", [True, False])
+def test_a_feed_that_lost_its_position_claims_nothing_before_a_sweep_is_over(
+    monkeypatch: pytest.MonkeyPatch, first_reading: bool
+) -> None:
+    """What it reads anew does not show who was told before and has left since; nor do the polls behind it."""
+
+    async def main(clock: VirtualClock) -> None:
+        house = house_with_sweeps(clock, customers=1000, lanes=1, latency_ms="1000")
+        feed = house.source.feeds[Collection.CUSTOMERS]
+        page, caught_up = feed.page, house.metrics.caught_up
+        gone: list[float] = []
+        told: list[float] = []
+        wrong: list[float] = []
+
+        async def forgetful(cursor: Cursor | None, familiar: Familiar = none_familiar) -> Page:
+            if not gone and clock.wall() > began + (5 if first_reading else 60):
+                gone.append(clock.wall())
+                house.world.delete_customer(customer_ids(house.world)[3])
+                clock.step(3600)  # polls reach back a little, and that must not be what finds it
+                house.world.update_customer(customer_ids(house.world)[5], {"first_name": "Ada"})
+                raise CursorRejected("who are you")
+            return await page(cursor, familiar)
+
+        def note(source: str, collection: Collection, until: float) -> None:
+            caught_up(source, collection, until)
+            if collection is Collection.CUSTOMERS:
+                told.append(until)
+                if gone and until > gone[0] and "customer.deleted.v1" not in house.types("customers"):
+                    wrong.append(until)
+
+        began = clock.wall()
+        monkeypatch.setattr(feed, "page", forgetful)
+        house.metrics.caught_up = note  # type: ignore[assignment,method-assign]
+        await house.live(40 if first_reading else 150)
+        assert gone
+        await house.live(60)
+        assert house.types("customers").count("customer.snapshot.v1") == 1000
+        assert house.types("customers").count("customer.deleted.v1") == 1
+        assert wrong == []
+        assert "owed" not in stored(house)["@sweep"]
+        assert told[-1] > clock.wall() - 2 * POLL_S, "claims go on"
+
+    run_virtual(main)
