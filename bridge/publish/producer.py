@@ -41,13 +41,10 @@ from bridge.observability.logs import get_logger
 from bridge.publish.batches import BATCH_BYTES_MAX, Batches, last_offsets, pack, rounds
 from bridge.publish.hanging import Past
 from bridge.publish.hanging import describe as describe_hanging
+from bridge.publish.metadata import partition_counts
 from bridge.publish.settings import KafkaSettings, client_options, compression, milliseconds
 from bridge.publish.transaction import Receipt, Record
 from bridge.publish.wire import Client, Request, Response, Wire, bootstrap, describe, stop_or_cut, unreachable
-
-_LOOKS_MAX = 20
-_LOOK_PAUSE_S = 0.1
-"""A topic that was created a moment ago is not known to every broker; after two seconds it is missing."""
 
 _TRANSACTION_REQUESTS = (
     AddPartitionsToTxnRequest,
@@ -193,31 +190,16 @@ class KafkaProducer:
 
     async def _know_partitions(self) -> None:
         """Every partition that will be written to is known before the first record, so sending never looks it up."""
-        client = self._client.client
-        client.set_topics(list(self._partitions))
-        lacking: list[str] = []
-        for _ in range(_LOOKS_MAX):
-            try:
-                async with asyncio.timeout(self._settings.answer_deadline_s):
-                    await client.force_metadata_update()
-            except TimeoutError:
-                raise unreachable(self._settings, "it does not tell which partitions exist") from None
-            lacking = self._lacking()
-            if not lacking:
-                return
-            await self._clock.sleep(_LOOK_PAUSE_S)
-        raise EnvironmentUnavailable(
-            f"{'; '.join(lacking)}. Was it deleted or recreated? `bridge topics` compares them all"
-        )
-
-    def _lacking(self) -> list[str]:
-        cluster = self._client.client.cluster
-        found = {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in self._partitions}
-        return [
+        found = await partition_counts(self._client.client, self._settings, self._partitions, self._clock)
+        lacking = [
             f"topic {topic} has {found[topic]} partitions, {count} are expected"
             for topic, count in self._partitions.items()
             if found[topic] < count
         ]
+        if lacking:
+            raise EnvironmentUnavailable(
+                f"{'; '.join(lacking)}. Was it deleted or recreated? `bridge topics` compares them all"
+            )
 
     async def _send(self, batches: Sequence[Batches], inbox_offset: int | None) -> dict[tuple[str, int], int]:
         """Begin, send, and wait for every answer. Raises before anything is committed, so surely nothing is."""

@@ -22,6 +22,7 @@ from aiokafka.errors import KafkaError
 
 from bridge.clock import Clock
 from bridge.errors import EnvironmentUnavailable
+from bridge.publish.metadata import partition_counts
 from bridge.publish.settings import KafkaSettings, client_options
 from bridge.publish.wire import Wire, bootstrap, cut_consumer, describe, stop_or_cut, unreachable
 
@@ -144,15 +145,11 @@ class PartitionReader:
     async def partitions(self, topics: Sequence[str]) -> list[At]:
         """Every partition of these topics, which must exist. Comes first: what follows needs to know the leaders."""
         client = self._consumer._client
-        client.set_topics(topics)
-        await self._ask(client.force_metadata_update(), "which topics exist")
-        found: list[At] = []
+        found = await partition_counts(client, self._settings, dict.fromkeys(topics, 1), self._clock)
         for topic in topics:
-            numbers = client.cluster.partitions_for_topic(topic)
-            if not numbers:
+            if not found[topic]:
                 raise EnvironmentUnavailable(f"topic {topic} does not exist at Kafka {self._settings.servers}")
-            found += [(topic, number) for number in sorted(numbers)]
-        return found
+        return [(topic, number) for topic in topics for number in sorted(client.cluster.partitions_for_topic(topic))]
 
     async def begins(self, partitions: Iterable[At]) -> dict[At, int]:
         """The oldest offset that still exists, per partition."""
