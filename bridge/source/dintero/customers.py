@@ -17,22 +17,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from typing import Any, TypeVar
 
-from bridge.errors import CursorRejected, Malformed, RequestRefused
+from bridge.errors import CursorRejected, RequestRefused
 from bridge.model import Collection, Document, Path, iso
 from bridge.source.api import Answer, ApiClient
 from bridge.source.budget import Priority
 from bridge.source.dintero.cursor import RESTARTS_MAX, SECOND, STEP_BACK, Poll, Sweep, UnknownCursor, dump, load
 from bridge.source.dintero.lookup import Lookup
-from bridge.source.dintero.rows import ENDPOINT, Rows, linked_ids, list_of, mapped_rows, paged_on
+from bridge.source.dintero.paging import CURSOR_REFUSED, ignored, onward
+from bridge.source.dintero.rows import ENDPOINT, Rows, list_of, mapped_rows, paged_on
 from bridge.source.feed import Cursor, Familiar, Page, none_familiar
 
 State = TypeVar("State", Sweep, Poll)
-
-_CURSOR_REFUSED = frozenset({400, 404, 410, 422})
-"""What a server may answer to an id it does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +110,7 @@ class CustomersFeed:
         )
 
     def _restart(self, state: Sweep, error: RequestRefused) -> Page:
-        if state.after is None or error.status not in _CURSOR_REFUSED:
+        if state.after is None or error.status not in CURSOR_REFUSED:
             raise error
         if state.restarts >= RESTARTS_MAX:
             raise CursorRejected(
@@ -128,36 +125,18 @@ class CustomersFeed:
         state = _noted(state, mapped, answer)
         if state.pages == 0 and state.began is None:
             state = replace(state, began=mapped.latest if answer.date is None else answer.date)
-        after = self._last_id(rows)
-        digest = _digest(rows)
-        if after == state.after or digest == state.digest or after == state.mark:
+        step = onward(state, rows, self._settings.page_limit, self._settings.cursor_kind, ENDPOINT)
+        if step.repeats(state):
             if len(rows) < self._settings.page_limit:
                 return state.polling()
-            if after != state.after and digest != state.digest and not state.restarts:
+            if not step.repeats_last(state) and not state.restarts:
                 # An id may have changed hands, where the cursor is one that can: this page would come again for ever.
                 return state.restarted()
-            raise Malformed(
-                f"{ENDPOINT}: the provider ignores the cursor, pages repeat; check cursor_kind. The sweep is incomplete"
-            )
-        pages = state.pages + 1
-        # Brent's method: a mark that moves at powers of two meets every cycle.
-        mark = after if pages & (pages - 1) == 0 else state.mark
+            raise ignored(ENDPOINT)
         # A page with another behind it was a full one.
         width = max(state.width, state.count)
         count = min(len(rows), self._settings.page_limit)
-        return replace(state, after=after, digest=digest, pages=pages, mark=mark, empty=False, count=count, width=width)
-
-    def _last_id(self, rows: list[Any]) -> str:
-        """Of the last row that is on the page in its own right."""
-        kind = self._settings.cursor_kind
-        linked = linked_ids(rows)
-        head = rows[: self._settings.page_limit]
-        own = [row for row in head if isinstance(row, dict) and row.get("customer_id") not in linked]
-        for row in (*reversed(own), *reversed(head)):
-            value = row.get(kind) if isinstance(row, dict) else None
-            if isinstance(value, str) and value:
-                return value
-        raise Malformed(f"{ENDPOINT}: no row of the page has a {kind}, so there is no next page to ask for")
+        return replace(state, **step._asdict(), empty=False, count=count, width=width)
 
     # A page of changes.
 
@@ -224,8 +203,3 @@ def _noted(state: State, mapped: Rows, answer: Answer) -> State:
     if mapped.latest is None or (state.seen is not None and mapped.latest <= state.seen):
         return state
     return replace(state, seen=mapped.latest, at=round(answer.received_at, 3))
-
-
-def _digest(rows: list[Any]) -> str:
-    ids = "\n".join(str(row.get("id")) if isinstance(row, dict) else "" for row in rows)
-    return blake2b(ids.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, replace
-from hashlib import blake2b
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -22,6 +21,7 @@ from bridge.source.api import ApiClient
 from bridge.source.budget import Priority
 from bridge.source.dintero import models
 from bridge.source.dintero.lookup import READ, Lookup, is_segment
+from bridge.source.dintero.paging import CURSOR_REFUSED, ignored, onward
 from bridge.source.dintero.rows import linked_ids, list_of
 from bridge.source.memberships import MemberPage, Place, Untold
 
@@ -31,9 +31,6 @@ TAGS: Final = "customers.tags"
 
 ATTEMPTS_MAX = 3
 """Readings of one customer's tags that a rename may spoil, before it is left for later."""
-
-_CURSOR_REFUSED = frozenset({400, 404, 410, 422})
-"""What a server may answer to an id it does not know."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.~-]+", re.ASCII)
 """A name that needs no encoding, so that no gateway refuses it."""
@@ -81,7 +78,7 @@ class MembershipList:
         try:
             answer = await self._client.get(LIST, self._path, tuple(query), priority=Priority.MEMBERSHIP)
         except RequestRefused as error:
-            if walk.after is None or error.status not in _CURSOR_REFUSED:
+            if walk.after is None or error.status not in CURSOR_REFUSED:
                 raise
             raise CursorRejected(f"{LIST} answers {error.status} to its own cursor") from None
         rows = list_of(answer)
@@ -191,28 +188,12 @@ class MembershipList:
             # An empty page where there may be more is believed when it comes twice, whatever the count says.
             sure = walk.empty or 0 < walk.count < self._limit
             return None if sure else replace(walk, empty=True)
-        after = self._last_id(rows)
-        ids = "\n".join(str(row.get("id")) if isinstance(row, dict) else "" for row in rows)
-        digest = blake2b(ids.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-        if after == walk.after or digest == walk.digest or after == walk.mark:
+        step = onward(walk, rows, self._limit, self._cursor_kind, LIST)
+        if step.repeats(walk):
             if len(rows) < self._limit:
                 return None
-            raise Malformed(f"{LIST}: the provider ignores the cursor, pages repeat; check cursor_kind")
-        pages = walk.pages + 1
-        # Brent's method: a mark that moves at powers of two meets every cycle.
-        mark = after if pages & (pages - 1) == 0 else walk.mark
-        return replace(walk, after=after, count=len(rows), digest=digest, pages=pages, mark=mark, empty=False)
-
-    def _last_id(self, rows: list[Any]) -> str:
-        """Of the last row that is on the page in its own right."""
-        linked = linked_ids(rows)
-        head = [row for row in rows[: self._limit] if isinstance(row, dict)]
-        own = [row for row in head if _name(row) not in linked]
-        for row in (*reversed(own), *reversed(head)):
-            value = row.get(self._cursor_kind)
-            if isinstance(value, str) and value:
-                return value
-        raise Malformed(f"{LIST}: no row of the page has a {self._cursor_kind}, so there is no next page to ask for")
+            raise ignored(LIST)
+        return replace(walk, **step._asdict(), count=len(rows), empty=False)
 
 
 def _name(row: dict[str, Any]) -> str | None:
