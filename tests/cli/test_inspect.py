@@ -7,42 +7,22 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from bridge.cli import main
 from bridge.model import Collection
+from tests.cli.commanding import configuration, run
 from tests.verify.history import History
 from tests.verify.writing import SHARDS, write_once
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def configuration(folder: Path, name: str, servers: str) -> Path:
-    path = folder / "bridge.toml"
-    path.write_text(
-        f"""
-        [kafka]
-        bootstrap_servers = {json.dumps(servers.split(","))}
-        partitions = {{ customers = 3, tags = 3, users = 1 }}
-        [bridge]
-        name = "{name}"
-        shards = {SHARDS}
-        [[sources]]
-        id = "acme"
-        provider = "dintero"
-        account = "T12345678"
-        client_id = "id"
-        client_secret = "secret"
-        """
+def config_file(folder: Path, name: str, servers: str) -> Path:
+    return configuration(
+        folder, name, servers, shards=SHARDS, kafka="partitions = { customers = 3, tags = 3, users = 1 }"
     )
-    return path
 
 
 @pytest.fixture
 def offline(tmp_path: Path) -> Path:
-    return configuration(tmp_path, "offline", "127.0.0.1:9")
+    return config_file(tmp_path, "offline", "127.0.0.1:9")
 
 
 # Without Kafka.
@@ -179,11 +159,11 @@ def a_history() -> History:
 def written(bootstrap_servers: str, bridge_name: str, tmp_path: Path) -> Path:
     """The configuration of a bridge that has published `a_history`."""
     asyncio.run(write_once(bootstrap_servers, bridge_name, a_history()))
-    return configuration(tmp_path, bridge_name, bootstrap_servers)
+    return config_file(tmp_path, bridge_name, bootstrap_servers)
 
 
 def test_topics_are_missing_until_they_are_created(bootstrap_servers: str, bridge_name: str, tmp_path: Path) -> None:
-    path = configuration(tmp_path, bridge_name, bootstrap_servers)
+    path = config_file(tmp_path, bridge_name, bootstrap_servers)
     before = run("topics", "-c", path, "--json")
     assert before.exit_code == 3
     assert {json.loads(line)["level"] for line in before.stdout.splitlines()} == {"missing"}
@@ -278,7 +258,7 @@ def test_verify_of_a_broken_history_fails(bootstrap_servers: str, bridge_name: s
     history = a_history()
     del history.events[3]
     asyncio.run(write_once(bootstrap_servers, bridge_name, history))
-    result = run("verify", "-c", configuration(tmp_path, bridge_name, bootstrap_servers), "--wait", "0.5")
+    result = run("verify", "-c", config_file(tmp_path, bridge_name, bootstrap_servers), "--wait", "0.5")
     assert result.exit_code == 1
     assert "source acme: number 4 is missing; the counters say 6" in result.stdout
     assert result.stdout.splitlines()[-1] == "verify: BROKEN (1 finding)"

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
-from bridge.cli import main
 from bridge.clock import SystemClock
 from bridge.commands.command import Kind, Refusal, Signal, parse
 from bridge.commands.outcome import Outcome
@@ -22,47 +20,33 @@ from bridge.publish.reading import Message, read_topics
 from bridge.publish.send import InboxSender
 from bridge.publish.settings import KafkaSettings
 from bridge.publish.topics import TopicPlan, ensure
+from tests.cli.commanding import configuration, run
 
 SHARDS = 3
 KINDS = [kind.value for kind in Kind]
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def configuration(folder: Path, name: str, servers: str) -> Path:
-    path = folder / "bridge.toml"
-    path.write_text(
-        f"""
-        [kafka]
-        bootstrap_servers = {json.dumps(servers.split(","))}
-        answer_deadline_s = 5.0
-        [bridge]
-        name = "{name}"
-        shards = {SHARDS}
-        [[sources]]
-        id = "acme"
-        provider = "dintero"
-        account = "T12345678"
-        client_id = "id"
-        client_secret = "secret"
-        collections = ["customers", "tags"]
-        """
+def config_file(folder: Path, name: str, servers: str) -> Path:
+    return configuration(
+        folder,
+        name,
+        servers,
+        shards=SHARDS,
+        kafka="answer_deadline_s = 5.0",
+        source='collections = ["customers", "tags"]',
     )
-    return path
 
 
 @pytest.fixture
 def offline(tmp_path: Path) -> Path:
-    return configuration(tmp_path, "offline", "127.0.0.1:9")
+    return config_file(tmp_path, "offline", "127.0.0.1:9")
 
 
 @pytest.fixture
 def online(tmp_path: Path, bootstrap_servers: str, bridge_name: str) -> Path:
     settings = KafkaSettings(bootstrap_servers=bootstrap_servers.split(","))
     asyncio.run(ensure(settings, TopicPlan(bridge_name, SHARDS), True))
-    return configuration(tmp_path, bridge_name, bootstrap_servers)
+    return config_file(tmp_path, bridge_name, bootstrap_servers)
 
 
 def topic(path: Path, name: str) -> tuple[KafkaSettings, str]:
@@ -190,7 +174,7 @@ def test_an_id_that_was_answered_before_is_answered_at_once(online: Path, monkey
 
 
 def test_a_topic_that_is_not_there_is_the_environment(tmp_path: Path, bootstrap_servers: str, bridge_name: str) -> None:
-    path = configuration(tmp_path, bridge_name, bootstrap_servers)
+    path = config_file(tmp_path, bridge_name, bootstrap_servers)
     result = run("pause", "-c", path, "acme")
     assert result.exit_code == 3
     assert f"{bridge_name}.inbox" in result.stderr
