@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from bridge.sandbox.kafka import KafkaSettings, LocalKafka
+from tests.support import summary
 
 # How long an example takes is a matter of the machine and of what else runs on it.
 settings.register_profile("bridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -42,6 +43,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if KAFKA_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.kafka)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    # Here and not beside the tests: the process that prints reads no other conftest when others run them.
+    summary.tell(terminalreporter)
 
 
 @pytest.fixture(scope="session")

@@ -153,11 +153,12 @@ def milliseconds(seconds: float) -> int:
 def quiet_client_loggers() -> None:
     """Pin the client's loggers to INFO or above: at DEBUG they print passwords and the content of records.
 
-    Called after logging is configured; a root logger that is quieter than INFO keeps them as quiet.
+    Called after logging is configured, each time; a root logger that is quieter than INFO keeps them as quiet.
     """
-    names = [name for name in logging.Logger.manager.loggerDict if name.startswith("aiokafka.")]
-    for logger in map(logging.getLogger, ["aiokafka", *names]):
-        logger.setLevel(max(logger.getEffectiveLevel(), logging.INFO))
+    client = logging.getLogger("aiokafka")
+    client.setLevel(max(client.getEffectiveLevel(), logging.INFO))
+    for name in [name for name in logging.Logger.manager.loggerDict if name.startswith("aiokafka.")]:
+        logging.getLogger(name).setLevel(logging.NOTSET)  # as loud as its parent, whatever it was before
 
 
 def client_findings() -> list[str]:

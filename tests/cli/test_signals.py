@@ -110,13 +110,13 @@ def test_a_signal_is_in_the_partition_of_its_owner_when_its_id_is_told(online: P
     assert message.partition == partition_of(b"acme", SHARDS)
     signal = parse(message.key, message.value)
     assert isinstance(signal, Signal)
-    assert (signal.id, signal.kind, signal.collection) == (result.output.strip(), Kind.PAUSE, "customers")
+    assert (signal.id, signal.kind, signal.collection) == (result.stdout.strip(), Kind.PAUSE, "customers")
 
 
 def test_the_same_id_is_sent_again_as_it_is(online: Path) -> None:
     for _ in range(2):
         result = run("approve", "-c", online, "acme", "--id", "mine", "--json")
-        assert (result.exit_code, json.loads(result.output)["id"]) == (0, "mine")
+        assert (result.exit_code, json.loads(result.stdout)["id"]) == (0, "mine")
     first, second = (parse(message.key, message.value) for message in inbox(online))
     assert not isinstance(first, Refusal)
     assert not isinstance(second, Refusal)
@@ -160,7 +160,7 @@ def test_waiting_ends_with_the_outcome(online: Path, monkeypatch: pytest.MonkeyP
     answer(online, monkeypatch, lambda signal: outcome_of(signal, outcome=Word.REJECTED))
     result = run("pause", "-c", online, "acme", "--wait", "--json")
     assert result.exit_code == 1
-    assert json.loads(result.output.splitlines()[-1])["outcome"] == "rejected"
+    assert json.loads(result.stdout.splitlines()[-1])["outcome"] == "rejected"
 
 
 def test_an_id_that_was_answered_before_is_answered_at_once(online: Path, monkeypatch: pytest.MonkeyPatch) -> None:

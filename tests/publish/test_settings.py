@@ -79,10 +79,13 @@ def test_client_never_logs_at_debug(root_level: int) -> None:
     try:
         root.setLevel(root_level)
         logging.getLogger("aiokafka").setLevel(logging.NOTSET)
-        client.setLevel(logging.NOTSET)
+        client.setLevel(logging.DEBUG)
         quiet_client_loggers()
         assert client.getEffectiveLevel() == max(root_level, logging.INFO)
         assert logging.getLogger("aiokafka.never.seen.before").getEffectiveLevel() >= logging.INFO
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+        quiet_client_loggers()
+        assert client.getEffectiveLevel() == logging.CRITICAL, "configured anew, and quieter"
     finally:
         root.setLevel(before[0])
         logging.getLogger("aiokafka").setLevel(before[1])

@@ -1,4 +1,4 @@
-"""One broker behind a proxy for all rules, and a line for each rule at the end of the run."""
+"""One broker behind a proxy for all rules."""
 
 from __future__ import annotations
 
@@ -31,22 +31,3 @@ async def stage(far: Far, bridge_name: str, tmp_path: Path) -> AsyncIterator[Sta
         )
         async with Stage(far, proxy, bench, tmp_path) as stage:
             yield stage
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """`D01 title: holds; without the guard: what broke`, for the rules that were run."""
-    told: dict[str, dict[str, str]] = {}
-    for outcome in ("passed", "failed", "error"):
-        for report in terminalreporter.stats.get(outcome, ()):
-            properties = dict(getattr(report, "user_properties", ()))
-            if "rule" not in properties or (report.when != "call" and outcome == "passed"):
-                continue
-            number, title, variant = properties["rule"]
-            lines = told.setdefault(f"{number} {title}", {})
-            lines[variant] = "FAILED" if outcome != "passed" else properties.get("harm", "holds")
-    if not told:
-        return
-    terminalreporter.write_sep("-", "rules of the Kafka client")
-    for name, lines in sorted(told.items()):
-        guarded = lines.get("guarded", "not run")
-        terminalreporter.write_line(f"{name}: {guarded}; without the guard: {lines.get('twin', 'not run')}")

@@ -115,7 +115,7 @@ HUNTS = {
     "progress outside the transaction": Hunt(20),
     "untag lost on tag deletion": Hunt(40, lambda plan: members(plan) and plan.weights["tag deleted"] > 0.3),
     "tag deleted before its edges": Hunt(40, lambda plan: members(plan) and plan.weights["tag deleted"] > 0.3),
-    "untag not confirmed": Hunt(120, members_are_hidden),
+    "untag not confirmed": Hunt(60, members_are_hidden),
     "doubtful member believed": Hunt(100, lambda plan: members(plan) and plan.customers == 30),
     "tags read under an id that has changed hands": Hunt(
         120, lambda plan: members(plan) and plan.weights["ids change hands"] >= 3

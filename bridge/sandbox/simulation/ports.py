@@ -156,10 +156,11 @@ class ProcessClock:
 class Lies:
     """What one provider does that no switch of it does.
 
-    hidden: tags of which the next list of members is empty. forbidden: endpoints that answer 403.
+    hidden: by tag, how many of the next lists of its members are empty; until then nobody is counted either. Lists of
+    contacts alone are not meant. forbidden: endpoints that answer 403.
     """
 
-    hidden: set[str] = field(default_factory=set)
+    hidden: dict[str, int] = field(default_factory=dict)
     forbidden: set[str] = field(default_factory=set)
 
     def answer(self, request: Request) -> Response | None:
@@ -169,9 +170,13 @@ class Lies:
             return None
         if there.endpoint in self.forbidden:
             return Response(403, _JSON, b'{"error":{"message":"forbidden"}}')
-        tag = dict(request.query).get("tag_id")
-        if tag in self.hidden:
-            self.hidden.discard(tag)
+        asked = dict(request.query)
+        tag = asked.get("tag_id", "")
+        if tag in self.hidden and asked.get("type") != "contact":
+            if "type" not in asked:
+                self.hidden[tag] -= 1
+            if not self.hidden[tag]:
+                del self.hidden[tag]
             return Response(200, {**_JSON, "total-count": "0"}, b"[]")
         return None
 

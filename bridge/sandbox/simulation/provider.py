@@ -127,8 +127,9 @@ class Provider:
         if not known or self.outside.lies[source].hidden:
             return None  # nobody could know that the tag has members
         tag = self.chance.choice(known)
-        self.outside.lies[source].hidden.add(tag)
-        return f"{api.world.account} once about {tag}"
+        # An empty page is asked for again, so this is one whole reading.
+        self.outside.lies[source].hidden[tag] = 2
+        return f"{api.world.account} about {tag}"
 
     def _no_right(self) -> str:
         source, api = self.chance.choice(list(self.outside.apis.items()))
