@@ -33,10 +33,10 @@ setup: $(VENV)/.installed
 demo: setup
 	@$(BIN)/bridge demo $(if $(SECONDS),--seconds $(SECONDS))
 
-# Files are handed out whole, because some have fixtures that take long. Lint goes first, so that pytest's summary is
-# the last thing that is printed.
+# Files are handed out whole, because some have fixtures that take long, and in the order of tests/conftest.py. Lint goes
+# first, so that pytest's summary is the last thing that is printed.
 test: lint
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup
 	$(BIN)/ruff format --check .

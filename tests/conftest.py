@@ -12,6 +12,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Protocol
 
 import pytest
@@ -25,6 +26,12 @@ settings.register_profile("bridge", deadline=None, suppress_health_check=[Health
 settings.load_profile("bridge")
 
 KAFKA_FIXTURES = {"kafka", "own_kafka"}
+
+WAITING = tuple(f"tests/{folder}/" for folder in ("e2e", "faults", "publish", "rules"))
+"""For brokers, processes and deadlines."""
+
+LONG = ("tests/simulation/", "tests/runtime/test_every_switch.py")
+"""Minutes of computing."""
 
 
 class Kafka(Protocol):
@@ -43,6 +50,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if KAFKA_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.kafka)
+    items[:] = [item for file in _alternating(items) for item in file]
+
+
+def _alternating(items: list[pytest.Item]) -> Iterator[list[pytest.Item]]:
+    """Files that mostly wait and files that mostly compute by turns, so that two processes seldom do the same.
+
+    What computes longest goes first.
+    """
+    files: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.nodeid.partition("::")[0], []).append(item)
+    waiting = [name for name in files if name.startswith(WAITING)]
+    computing = sorted(
+        files.keys() - set(waiting), key=lambda name: (not name.startswith(LONG), -len(files[name]), name)
+    )
+    for pair in zip_longest(waiting, computing):
+        yield from (files[name] for name in pair if name is not None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
