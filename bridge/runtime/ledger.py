@@ -123,7 +123,8 @@ class Ledger:
     def keys_after(self, folder: str, after: int, limit: int) -> tuple[list[str], int | None]:
         """See `Store.keys_after`, pending keys included; steps and commits may go on between two pieces.
 
-        The last piece also has the pending keys that the store lacks, so it may be longer by as many.
+        The last piece also has the pending keys that the store lacks, so it may be longer by as many. A key that is
+        removed and comes back while that is under way may come twice, where it was and where it is.
         """
         keys, following = self._store.keys_after(folder, after, limit)
         pending = {**self._flying.state, **self._open.state}
