@@ -18,7 +18,7 @@ from typing import Protocol
 import pytest
 from hypothesis import HealthCheck, settings
 
-from bridge.sandbox.kafka import KafkaSettings, LocalKafka
+from bridge.sandbox.kafka import KafkaSettings, LocalKafka, ports
 from tests.support import summary
 
 # How long an example takes is a matter of the machine and of what else runs on it.
@@ -44,6 +44,15 @@ class Kafka(Protocol):
 @dataclass(frozen=True)
 class ExistingKafka:
     bootstrap_servers: str
+
+
+def pytest_configure() -> None:
+    """Processes that run tests side by side look for free ports apart: one may be free because its broker is down."""
+    worker, count = os.environ.get("PYTEST_XDIST_WORKER"), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if worker is not None:
+        width = (ports.PORT_MAX - ports.PORT_MIN) // count
+        ports.PORT_MIN += width * int(worker.removeprefix("gw"))
+        ports.PORT_MAX = ports.PORT_MIN + width
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -234,6 +234,9 @@ async def test_a_broker_that_restarts_costs_at_most_a_producer(
         await (await bench.opened()).publish(step(bench, 2), 2)
     else:
         assert receipt.offsets
+        # Its connections broke, so a shard replaces it; and Kafka may have forgotten the markers (see `hanging`).
+        await producer.abandon()
+        await bench.opened()
     assert await whole(bench) == [b"1", b"2"]
 
 
