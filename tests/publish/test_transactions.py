@@ -12,7 +12,7 @@ from aiokafka.errors import InvalidProducerIdMapping, KafkaError
 from bridge.errors import EnvironmentUnavailable, Fenced, PublishFailed
 from bridge.publish.partitioner import partition_of
 from bridge.publish.transaction import Record, record_bytes
-from tests.publish.benching import Bench, HeldCommit
+from tests.publish.benching import SETTLE_S, Bench, HeldCommit
 
 
 def step(bench: Bench, number: int, shard: int = 0) -> list[Record]:
@@ -110,8 +110,12 @@ async def test_only_an_inbox_offset_is_a_step_too(bench: Bench) -> None:
     assert (await producer.publish([], 42)).offsets == {}
     admin = AIOKafkaAdminClient(bootstrap_servers=bench.settings.bootstrap_servers)
     await admin.start()
-    offsets = await admin.list_consumer_group_offsets(bench.plan.bridge)
-    await admin.close()
+    try:
+        async with asyncio.timeout(SETTLE_S):  # Kafka answers a commit before its markers are in the log
+            while not (offsets := await admin.list_consumer_group_offsets(bench.plan.bridge)):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    finally:
+        await admin.close()
     assert offsets[TopicPartition(bench.plan.inbox, 1)].offset == 42
 
 
