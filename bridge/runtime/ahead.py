@@ -13,6 +13,10 @@ from typing import Any
 from bridge.errors import SourceError
 from bridge.source.feed import Cursor, Page
 
+TURNS = 3
+"""Of the event loop until a request has left that waits for nothing: the page's task, tasks of its own that ask side by
+side, and one to spare. The page before is then worked on, and nothing leaves meanwhile."""
+
 
 class Ahead:
     """At most one page on its way. Belongs to one task, which calls `stop` in the end."""
@@ -22,11 +26,12 @@ class Ahead:
         self._task: asyncio.Task[Page | SourceError] | None = None
 
     async def start(self, cursor: Cursor, page: Coroutine[Any, Any, Page]) -> None:
-        """Ask for `page`, which begins at `cursor`; its request has left when this returns."""
+        """Ask for `page`, which begins at `cursor`; its requests have left when this returns."""
         assert self._task is None, "one page at a time"
         self._cursor = cursor
         self._task = asyncio.create_task(_caught(page), name="page ahead")
-        await asyncio.sleep(0)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
 
     async def take(self, cursor: Cursor | None) -> Page | None:
         """The page that begins at `cursor`, when it is the one that was asked for. Raises what that page raised."""

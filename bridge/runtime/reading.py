@@ -109,6 +109,7 @@ class Reading(SourceLoop):
 
     async def _break_off(self) -> None:
         await self._ahead.stop()
+        await self._feed.break_off()
 
     async def _live(self) -> None:
         """See `SourceLoop`. A surprise while a page is made true leaves: the ledger may hold half a page then."""

@@ -2,7 +2,8 @@
 
 The runtime calls `page` with the cursor that the last committed step left behind, diffs what comes back, publishes it
 together with `Page.cursor`, and calls again: at once while `Page.more`, else after the poll interval. A feed keeps no
-position of its own; the cursor is a value (so a crash between two pages repeats a page and loses nothing).
+position of its own; the cursor is a value (so a crash between two pages repeats a page and loses nothing). What it may
+have is requests under way for the pages that are likely to follow.
 """
 
 from __future__ import annotations
@@ -88,6 +89,13 @@ class Feed(Protocol):
         """The cursor that begins a complete reading beside the polls; its last page is `complete`.
 
         Called when `cursor`, the feed's own, has caught up. None when every page shows everything anyway.
+        """
+        ...
+
+    async def break_off(self) -> None:
+        """End what is under way for pages that nobody will ask for now. Idempotent; the feed may be used again.
+
+        Called whenever the feed's reading ends or is interrupted.
         """
         ...
 

@@ -53,6 +53,9 @@ class Provider:
     def sweep(self, cursor: Cursor) -> None:
         return
 
+    async def break_off(self) -> None:
+        return
+
     async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:
         self.fetched += len(known)
         answer: dict[str, Document | None] = {

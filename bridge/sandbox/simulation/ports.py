@@ -238,6 +238,10 @@ class ShiftingFeed:
         """See `Feed.sweep`."""
         return self._feed.sweep(cursor)
 
+    async def break_off(self) -> None:
+        """See `Feed.break_off`."""
+        await self._feed.break_off()
+
     async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:
         """See `Feed.fetch`."""
         return await self._feed.fetch(known)

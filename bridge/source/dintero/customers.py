@@ -81,6 +81,9 @@ class CustomersFeed:
         state = load(cursor)
         return dump(state if isinstance(state, Sweep) else state.sweep())
 
+    async def break_off(self) -> None:
+        """See `Feed.break_off`. Nothing is asked for ahead."""
+
     # A page of a sweep.
 
     async def _sweep_page(self, state: Sweep, familiar: Familiar | None) -> Page:

@@ -149,7 +149,7 @@ class Slices:
                 spare = 0
             elif shown is not None:
                 # It was guessed too large, so its neighbour was guessed too small.
-                spare += max(0, piece.left - shown.distinct(piece.counted, _NEVER if piece.end is None else piece.end))
+                spare += max(0, piece.left - shown.distinct(piece.counted, NEVER if piece.end is None else piece.end))
         if spare and left:
             left[-1] = replace(left[-1], left=left[-1].left + spare)
         return replace(state, slices=tuple(left), read=read, width=width)._filled(lanes, _limit(pages))
@@ -212,7 +212,8 @@ def load(cursor: dict[str, Any]) -> Slices:
         raise UnknownCursor("not a cursor of the customer list in slices") from error
 
 
-_NEVER = 1 << 62
+NEVER: Final = 1 << 62
+"""Later than every instant."""
 
 
 def _limit(pages: Sequence[Shown | None]) -> int:

@@ -4,16 +4,20 @@
                  │          │                     │
                  └──────────┴─────────────────────┴──(not as slices need it)──► SWEEP …
 
-A large list is cut into slices by change time (`slices`), and one page of each is one step: a crash repeats it and
-loses nothing. Requests of a step that fail leave their slice where it was. What the list must be like for that is
-checked with every page, and counted in the end; if it is not, or if the list is small, everything is read one page
-after the other as ever. Whatever was read already falls out in the comparison.
+A large list is cut into slices by change time (`slices`), which are read side by side (`lanes`). A step is the pages
+that are there: a crash repeats it and loses nothing. A request that fails leaves its slice where it was. What the list
+must be like for that is checked with every page, and counted in the end; if it is not, or if the list is small,
+everything is read one page after the other as ever. Whatever was read already falls out in the comparison.
+
+Pages of different slices are not in the order in which they were asked for, so a page tells only of customers that are
+dated in its own slice: of two copies with one change time, the later one is never followed by the earlier.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from bridge.errors import CursorRejected, RequestRefused, SourceError
@@ -24,8 +28,9 @@ from bridge.source.dintero import cursor as walks
 from bridge.source.dintero import slices
 from bridge.source.dintero.cursor import SECOND, STEP_BACK, Poll, Sweep, UnknownCursor
 from bridge.source.dintero.customers import CustomersFeed, ListSettings
+from bridge.source.dintero.lanes import Lanes
 from bridge.source.dintero.rows import ENDPOINT, list_of, mapped_rows
-from bridge.source.dintero.slices import MODE, Shown, Slice, Slices, Unsliceable
+from bridge.source.dintero.slices import MODE, NEVER, Shown, Slice, Slices, Unsliceable
 from bridge.source.dintero.survey import ROUNDS_MAX, Mark, cut, in_order, questions, wanted
 from bridge.source.feed import Cursor, Familiar, Page, none_familiar
 
@@ -56,7 +61,8 @@ class SnapshotFeed:
         self._client = client
         self._path = path
         self._limit = settings.page_limit
-        self._lanes = settings.parallelism
+        self._parallelism = settings.parallelism
+        self._lanes = Lanes(self._page_of)
         self._overlap = int(settings.overlap_s * SECOND)
 
     @property
@@ -72,7 +78,8 @@ class SnapshotFeed:
             except UnknownCursor as error:
                 raise CursorRejected(f"the stored position cannot be used: {error}") from None
             return await (self._slices_page(state) if state.slices else self._last_page(state))
-        if cursor is None and self._lanes > 1 and (begun := await self._survey()) is not None:
+        await self._lanes.break_off()  # of a reading that was given up
+        if cursor is None and self._parallelism > 1 and (begun := await self._survey()) is not None:
             return _page(begun)
         return await self._customers.page(cursor, familiar)
 
@@ -83,6 +90,10 @@ class SnapshotFeed:
     def sweep(self, cursor: Cursor) -> Cursor:
         """See `Feed.sweep`."""
         return self._customers.sweep(cursor)
+
+    async def break_off(self) -> None:
+        """See `Feed.break_off`."""
+        await self._lanes.break_off()
 
     # Where to cut.
 
@@ -98,7 +109,7 @@ class SnapshotFeed:
         first = dated.mapped.times
         if dated.total is None or dated.total < everybody.total or not first:
             return None  # those without a change time would be missed
-        lanes = min(self._lanes, dated.total // (LANE_PAGES_MIN * self._limit))
+        lanes = min(self._parallelism, dated.total // (LANE_PAGES_MIN * self._limit))
         want = wanted(dated.total, lanes, self._limit)
         now = int(everybody.received_at * SECOND) if everybody.date is None else everybody.date
         marks = [Mark(first[0], dated.total), Mark(now + SECOND, 0)]
@@ -116,22 +127,23 @@ class SnapshotFeed:
     # Pages.
 
     async def _slices_page(self, state: Slices) -> Page:
-        asked = state.next(self._lanes)
-        answers = await self._side_by_side([self._pages_of(state.slices[number]) for number in asked])
+        asked = state.next(self._parallelism)
+        answers = await self._lanes.pages([state.slices[number] for number in asked])
         pages: list[Shown | None] = [None] * len(state.slices)
         failed = [answer for answer in answers if isinstance(answer, SourceError)]
         for number, answer in zip(asked, answers, strict=True):
             if isinstance(answer, Shown):
                 pages[number] = answer
-        shown = [page for page in pages if page is not None]
-        if any(isinstance(error, RequestRefused) for error in failed):
-            return _page(state.walking(), shown)
-        if not shown:
-            raise failed[0]
-        try:
-            return _page(state.after(pages, self._lanes, self._overlap), shown)
-        except Unsliceable:
-            return _page(state.walking(), shown)
+        shown = [_own(piece, page) for piece, page in zip(state.slices, pages, strict=True) if page is not None]
+        if not any(isinstance(error, RequestRefused) for error in failed):
+            if not shown:
+                raise failed[0]
+            try:
+                return _page(state.after(pages, self._parallelism, self._overlap), shown)
+            except Unsliceable:
+                pass
+        await self._lanes.break_off()
+        return _page(state.walking(), shown)
 
     async def _last_page(self, state: Slices) -> Page:
         """Count what there is, against what was read."""
@@ -151,13 +163,13 @@ class SnapshotFeed:
 
     # Requests.
 
-    def _pages_of(self, piece: Slice) -> _Question:
-        return _Question(piece.since, self._limit, total=piece.end is None)
+    async def _page_of(self, piece: Slice) -> Shown:
+        return await self._get(_Question(piece.since, self._limit, total=piece.end is None))
 
     async def _side_by_side(self, questions: Sequence[_Question]) -> list[Shown | SourceError]:
         """Every answer, or what came instead, in order. Cancellation ends all requests."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._caught(question), name="read slices") for question in questions]
+            tasks = [group.create_task(self._caught(question), name="count customers") for question in questions]
         return [task.result() for task in tasks]
 
     async def _caught(self, question: _Question) -> Shown | SourceError:
@@ -189,13 +201,18 @@ def _marks(asked: Sequence[int], answers: Sequence[Shown | SourceError], now: in
     return found
 
 
-def _page(state: Slices | Sweep | Poll, shown: Sequence[Shown] = ()) -> Page:
-    # Of two copies with the same change time the later one counts; what was asked later is not older.
-    shown = sorted(shown, key=lambda page: page.asked_at)
+def _own(piece: Slice, shown: Shown) -> Shown:
+    """What the page tells of its own slice. Without a believable change time a row is of none, and told by each."""
+    end = NEVER if piece.end is None else piece.end
+    documents = [one for one in shown.mapped.documents if not one.version or piece.counted <= one.version < end]
+    return shown._replace(mapped=replace(shown.mapped, documents=documents))
+
+
+def _page(state: Slices | Sweep | Poll, pages: Sequence[Shown] = ()) -> Page:
     return Page(
-        documents=[document for page in shown for document in page.mapped.documents],
-        gone=[gone for page in shown for gone in page.mapped.gone],
-        rejects=[reject for page in shown for reject in page.mapped.rejects],
+        documents=[document for page in pages for document in page.mapped.documents],
+        gone=[gone for page in pages for gone in page.mapped.gone],
+        rejects=[reject for page in pages for reject in page.mapped.rejects],
         cursor=slices.dump(state) if isinstance(state, Slices) else walks.dump(state),
         more=True,
         path=Path.SNAPSHOT,

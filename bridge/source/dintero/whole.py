@@ -118,6 +118,9 @@ class WholeFeed:
         """See `Feed.sweep`. Polls that ask without condition show everything themselves."""
         return _SWEEP if ETAG in cursor else None
 
+    async def break_off(self) -> None:
+        """See `Feed.break_off`. Nothing is asked for ahead."""
+
     async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:
         """See `Feed.fetch`. One more request, whatever the number."""
         if not known:
