@@ -58,8 +58,8 @@ async def bench(broker: Broker, bridge_name: str) -> AsyncIterator[Bench]:
     await bench.close()
 
 
-async def write(bench: Bench, chance: Random) -> list[Written]:
-    """Documents and removals in committed transactions, and between them some that are aborted."""
+async def write(bench: Bench, chance: Random, turn: asyncio.Lock) -> list[Written]:
+    """Documents and removals in committed transactions, and between them some that are aborted; each in its turn."""
     history: list[Written] = []
     fold: dict[str, bytes] = {}
     records = 0
@@ -68,10 +68,11 @@ async def write(bench: Bench, chance: Random) -> list[Written]:
         keys = [f"acme/customers/{key}" for key in chance.sample(range(KEYS), 6)]
         pairs = [(key, None if chance.random() < 0.3 else b"%d" % number) for key in keys]
         step = [Record(bench.plan.state, 0, key.encode(), value) for key, value in pairs]
-        if chance.random() < 0.2:
-            producer = await aborted(bench, producer, [record._replace(value=b"aborted") for record in step])
-            continue
-        receipt = await producer.publish(step, None)
+        async with turn:
+            if chance.random() < 0.2:
+                producer = await aborted(bench, producer, [record._replace(value=b"aborted") for record in step])
+                continue
+            receipt = await producer.publish(step, None)
         records += len(step)
         for key, value in pairs:
             if value is None:
@@ -100,15 +101,24 @@ async def restored(bench: Bench, store: Store, shard: int = 0) -> Seen:
 
 
 async def test_a_restore_under_compaction_is_the_fold_of_what_was_committed(bench: Bench) -> None:
-    """From the beginning each time, and with a cache that is read on from where it is."""
+    """From the beginning each time, and with a cache that is read on from where it is.
+
+    Nobody writes while an owner restores, which is behind its fence; the broker rewrites what was written before. (With
+    later records in the log, it may already have dropped the last one before the end for their sake, and not yet those
+    before that; who restores beside a writer sees such keys too old, and reads their later records next.)
+    """
     cache = MemoryStore()
+    turn = asyncio.Lock()
     fresh: list[Seen] = []
     cached: list[Seen] = []
     async with asyncio.TaskGroup() as group:
-        writing = group.create_task(write(bench, Random(5)))
+        writing = group.create_task(write(bench, Random(5), turn))
         while not writing.done():
-            fresh.append(await restored(bench, MemoryStore()))
-            cached.append(await restored(bench, cache))
+            async with turn:
+                await bench.settled(bench.plan.state)
+                fresh.append(await restored(bench, MemoryStore()))
+                cached.append(await restored(bench, cache))
+            await asyncio.sleep(0.2)
     history = writing.result()
     await bench.settled(bench.plan.state)
     async with asyncio.timeout(60):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
 import orjson
 import pytest
 
-from bridge.errors import PublishFailed
-from bridge.model import Collection
+from bridge.errors import PublishFailed, RetryLater
+from bridge.model import Collection, Document
 from bridge.runtime.memberships.bulletin import Bulletin
 from bridge.runtime.shard import Shard
 from bridge.source.transport import Request, Response
@@ -113,6 +113,27 @@ def test_customers_whose_deletion_is_held_keep_their_tags() -> None:
         await club.live(40)
         await club.tell(500, (2, lambda: club.world.mass_delete(0.3)))
         assert [event for event in club.told if event.verb == "untagged"] == []
+
+    run_virtual(main)
+
+
+def test_deletions_that_take_their_time_to_be_confirmed_do_not_put_a_tag_off() -> None:
+    """A member that is gone for the provider and not yet for us cannot be asked; that is no fault of the tag."""
+
+    async def main(clock: VirtualClock) -> None:
+        club = Club(clock, 300, 4, sweep_s=100.0)
+        await club.live(40)
+        tag, fetch, deleted_at = largest(club), club.source.customers.fetch, clock.monotonic() + 2.0
+
+        async def slowly(known: Sequence[Document]) -> Mapping[str, Document | None]:
+            if clock.monotonic() < deleted_at + 200.0:
+                raise RetryLater("not yet")
+            return await fetch(known)
+
+        club.source.customers.fetch = slowly  # type: ignore[method-assign]
+        shard = await club.tell(700, (2, lambda: club.world.delete_customer(members(club, tag)[0])))
+        club.check()
+        assert clock.wall() - shard.caught_up["acme", Collection.MEMBERSHIPS] < 150.0
 
     run_virtual(main)
 

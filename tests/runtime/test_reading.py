@@ -13,6 +13,7 @@ from bridge.sandbox.switches import Switches
 from bridge.sandbox.world import World
 from bridge.source.dintero.customers import CustomersFeed
 from bridge.source.feed import Page
+from bridge.source.transport import Request, Response
 from bridge.store.record import StateRecord, cursor_key, encode_json, encode_record
 from tests.runtime.shards import House
 from tests.support.clock import VirtualClock, run_virtual
@@ -216,3 +217,28 @@ def test_the_first_reading_asks_for_the_next_page_before_it_has_written_the_last
     pages = happened.count("write")
     # 250 in pages of 100, and two empty ones that prove the end; behind the last nothing is asked for ahead of time.
     assert happened[: 2 * pages] == ["ask", *["ask", "write"] * (pages - 1), "write"]
+
+
+def test_a_first_reading_that_ends_leaves_no_request_under_way() -> None:
+    """Also between two pages, when nobody is waiting for those that are asked for ahead."""
+
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock, 5_000, page_latency_ms=100)
+        send, under_way, sent = house.api.send, 0, 0
+
+        async def watched(request: Request) -> Response:
+            nonlocal under_way, sent
+            under_way, sent = under_way + 1, sent + 1
+            try:
+                await clock.sleep(sent % 7 / 20)
+                return await send(request)
+            finally:
+                under_way -= 1
+
+        house.api.send = watched  # type: ignore[method-assign]
+        for life in range(20):
+            await house.live(2.0 if life == 0 else 0.1 + life / 100)
+            assert under_way == 0
+        assert 100 < len(house.types("customers")) < 5_000
+
+    run_virtual(main)

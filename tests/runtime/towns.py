@@ -32,8 +32,9 @@ POLL_S = 3.0
 SWEEP_S = 20.0
 """Between sweeps, so that what polls cannot see is found while the test lasts."""
 
-CUSTOMERS = 330
-TIE = 300
+CUSTOMERS = 100
+PAGE_LIMIT = 25
+TIE = 75
 """Rows that change in one instant: three pages."""
 
 FIRST_READING_S = 40.0
@@ -163,7 +164,7 @@ def plan_of(case: Case, seed: int) -> Plan:
         rates=Rates(),
         switches=dict(case.switches),
         faults={},
-        page_limit=100,
+        page_limit=PAGE_LIMIT,
         poll_interval_s=POLL_S,
         sweep_interval_s=SWEEP_S,
         request_rate=case.requests_per_s,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
-from bridge.errors import RequestRefused, RetryLater
+from bridge.errors import RequestRefused, RetryLater, SourceError
 from bridge.model import Path, iso
 from bridge.runtime.ahead import Ahead
 from bridge.source.dintero.lanes import Lanes
@@ -42,7 +43,7 @@ class Provider:
         return Shown([], Rows((), (), (), (), None, {}, (), {}), 100, None, None, 0.0, float(piece.since))
 
 
-def came(pages: list[Shown | Exception | None]) -> list[bool]:
+def came(pages: Sequence[Shown | SourceError | None]) -> list[bool]:
     return [isinstance(page, Shown) for page in pages]
 
 

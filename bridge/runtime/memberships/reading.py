@@ -32,6 +32,9 @@ SAMPLE = 5
 LATE_S = 15.0
 """How long a deletion may take to become visible: a customer that is gone is not one that lost its tags."""
 
+PROOF_S = 60.0
+"""How far deletions that are being confirmed may lag behind the polls; those that are held for a person do for ever."""
+
 log = get_logger(__name__)
 
 
@@ -78,8 +81,7 @@ class TagReadings:
 
     def wake(self) -> None:
         """Readings that wait for the customers' own reading go on when that has come far enough."""
-        reached = self._bulletin.read[Collection.CUSTOMERS]
-        for tag in [tag for tag, roll in self._waiting.items() if reached > roll.until]:
+        for tag in [tag for tag, roll in self._waiting.items() if self._reached(roll) > roll.until]:
             del self._waiting[tag]
             self._rounds.go_on(tag)
 
@@ -221,12 +223,20 @@ class TagReadings:
 
     def _customers_beyond(self, roll: Roll, moment: float) -> bool:
         """Whether the customers' own reading is; else the roll waits for it."""
-        if self._bulletin.read[Collection.CUSTOMERS] > moment:
+        if self._reached(roll) > moment:
             return True
         roll.until = moment
         self._waiting[roll.tag] = roll
         self._rounds.rest(roll.tag, self._now())
         return False
+
+    def _reached(self, roll: Roll) -> float:
+        """How far the customers' own reading is. For who cannot be asked, that is where its deletions are told too:
+        he may be one of them."""
+        read = self._bulletin.read[Collection.CUSTOMERS]
+        if not roll.unsure:
+            return read
+        return max(self._bulletin.caught_up.get(Collection.CUSTOMERS, read - PROOF_S), read - PROOF_S)
 
     def _complete(self, roll: Roll) -> None:
         """Every edge of the tag is as it was at some moment since the reading began."""

@@ -71,7 +71,7 @@ class SnapshotFeed:
         return self._customers.collection
 
     async def page(self, cursor: Cursor | None, familiar: Familiar = none_familiar) -> Page:
-        """See `Feed.page`. Of slices: as many pages as are asked side by side, as one."""
+        """See `Feed.page`. Of slices: the pages that are there by now, at least one, as one."""
         if cursor is not None and cursor.get("mode") == MODE:
             try:
                 state = slices.load(cursor)
