@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bridge.sandbox.kafka import LocalKafka
-from tests.support.processes import Process, bridge, command, config, deadly, put, ready, sandbox, wait_for
+from tests.support.processes import Process, bridge, command, config, deadly, put, ready, sandbox, serves, wait_for
 
 RATES = {"sign_up": 600, "edit": 6000, "rename": 300, "delete": 300, "tag_create": 60, "tag_delete": 30}
 STILL = dict.fromkeys(RATES, 0)
@@ -47,7 +47,7 @@ def test_a_stop_at_any_moment_drains_and_leaves_nothing_half_done(
         for step, count in MOMENTS:
             process = deadly(tmp_path, path, step, count, signal.SIGTERM)
             if step == "draining":
-                wait_for("the bridge", lambda: ready(path))
+                wait_for("the bridge", lambda: serves(path))  # who owns nothing has nothing to drain
                 process.signal(signal.SIGTERM)  # the second one comes from itself, while it drains
             expected = 1 if step == "draining" else 0
             assert process.wait(GRACE_S * 3) == expected, f"{step}: {process.said()}"

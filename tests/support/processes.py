@@ -31,7 +31,15 @@ SESSION_S = 2.0
 """Of the consumer group in tests: a killed process is missed after this, not after 10 s."""
 
 
-_PORTS = iter(range(10_000 + os.getpid() % 8000, 20_000))
+def _own_ports() -> Iterator[int]:
+    """Those of one of the processes that run tests side by side: what one has found free the other must not take."""
+    worker, count = os.environ.get("PYTEST_XDIST_WORKER", "gw0"), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    width = 10_000 // count
+    first = 10_000 + width * int(worker.removeprefix("gw"))
+    return iter(range(first + os.getpid() % (width // 2), first + width))
+
+
+_PORTS = _own_ports()
 
 
 def free_port() -> int:
@@ -240,5 +248,11 @@ def listen_of(path: Path) -> str:
 
 
 def ready(path: Path) -> bool:
-    """Whether the bridge of this configuration says so."""
+    """Whether the bridge of this configuration says so; it may own nothing."""
     return get(f"{listen_of(path)}/ready")[0] == 200
+
+
+def serves(path: Path) -> bool:
+    """Whether the bridge of this configuration owns a source and reads it."""
+    _, status = get(f"{listen_of(path)}/ready")
+    return any(source["owned_here"] and source["ready"] for source in (status or {}).get("sources", ()))
