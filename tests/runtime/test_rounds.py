@@ -9,6 +9,7 @@ from bridge.runtime.memberships.rounds import (
     ROUTINE_SHARE,
     SWEEP_SHARE,
     WAIT_S_MAX,
+    WAIT_S_MIN,
     Count,
     Job,
     Now,
@@ -175,3 +176,16 @@ def test_a_dropped_tag_is_forgotten_with_what_is_open() -> None:
     assert made.next(now(0)) == WAIT_S_MAX
     assert made.complete
     assert made.proved() == float("inf")
+
+
+def test_the_last_moment_of_a_wait_is_no_busy_loop() -> None:
+    """An event loop wakes whoever waits for less than its clock can tell apart without letting any time pass."""
+    idle = rounds(2)
+    for at in (0.0, 145.02286693919302):
+        idle.spent(now(at), 3)
+        due = at + 3 / (2.0 * ROUTINE_SHARE)
+        for early in (1e-14, 1e-9, 1e-4):
+            wait = idle.next(now(due - early))
+            assert isinstance(wait, float | Job)
+            if not isinstance(wait, Job):
+                assert wait >= WAIT_S_MIN

@@ -38,6 +38,9 @@ REST_S_MAX: Final = 300.0
 WAIT_S_MAX: Final = 60.0
 """Between two looks at what is due."""
 
+WAIT_S_MIN: Final = 0.001
+"""Rounding of clocks must not turn the last moment of a wait into a busy loop."""
+
 
 class Work(Enum):
     """See the module."""
@@ -172,7 +175,7 @@ class Rounds:
     def next(self, now: Now) -> Job | float:
         """What to do now, or for how long there is nothing to do."""
         if now.monotonic < self._not_before:
-            return self._not_before - now.monotonic
+            return max(WAIT_S_MIN, self._not_before - now.monotonic)
         for ahead in range(len(TURNS)):
             work = TURNS[(self._turn + ahead) % len(TURNS)]
             tag = self._open.get(work) or self._wanted(work, now)
@@ -289,7 +292,7 @@ class Rounds:
             if self._counted:
                 moments.append(self._rounds[next(iter(self._clean))].probed + self._plan.poll_interval_s)
         ahead = [moment - now.monotonic for moment in moments if moment > now.monotonic]
-        return min([WAIT_S_MAX, *ahead])
+        return max(WAIT_S_MIN, min([WAIT_S_MAX, *ahead]))
 
     def _probed(self, tag: str, now: Now) -> None:
         self._rounds[tag].probed = now.monotonic
