@@ -180,12 +180,14 @@ def test_a_dropped_tag_is_forgotten_with_what_is_open() -> None:
 
 def test_the_last_moment_of_a_wait_is_no_busy_loop() -> None:
     """An event loop wakes whoever waits for less than its clock can tell apart without letting any time pass."""
-    idle = rounds(2)
+    waiting = rounds(2)
     for at in (0.0, 145.02286693919302):
-        idle.spent(now(at), 3)
-        due = at + 3 / (2.0 * ROUTINE_SHARE)
-        for early in (1e-14, 1e-9, 1e-4):
-            wait = idle.next(now(due - early))
-            assert isinstance(wait, float | Job)
-            if not isinstance(wait, Job):
-                assert wait >= WAIT_S_MIN
+        waiting.spent(now(at), 3)
+        left = waiting.next(now(at))
+        assert isinstance(left, float)
+        for early in (1e-9, 1e-4):
+            assert waiting.next(now(at + left - early)) == WAIT_S_MIN
+    idle = rounds(1)
+    while isinstance(job := idle.next(now(1.0)), Job):
+        idle.read(job.tag, now(1.0), WALL + 1.0, Count(10, 10))
+    assert idle.next(now(1.0 + job - 1e-9)) == WAIT_S_MIN
