@@ -103,7 +103,11 @@ def failures(first: int, count: int) -> Iterator[tuple[int, Report | None]]:
 
 def _piece(seeds: range) -> Report | None:
     for seed in seeds:
-        report = simulate(seed)
+        try:
+            report = simulate(seed)
+        except Exception as error:
+            error.add_note(f"in seed {seed}")
+            raise
         if not report.ok:
             return report
     return None

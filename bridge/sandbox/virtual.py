@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 WALL_START = 1_800_000_000.0
 
+ROUNDS_MAX = 1_000_000
+"""Of the loop within one virtual millisecond; more than that many is a program that goes round in circles."""
+
 
 class VirtualClock:
     """The loop's time as a `Clock`."""
@@ -57,8 +60,16 @@ class _JumpingSelector(selectors.SelectSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self._since = 0.0
+        self._rounds = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self._rounds += 1
+        if self.now >= self._since + 0.001:
+            self._since, self._rounds = self.now, 0
+        elif self._rounds > ROUNDS_MAX:
+            self._rounds = 0  # for those who clean up
+            raise RuntimeError("time stands still: something goes round in circles without waiting")
         if timeout is not None and timeout <= 0:
             return []  # callbacks are waiting; nothing but the loop's own waking pipe could be ready
         ready = super().select(0)
