@@ -117,7 +117,8 @@ class Exchange:
 
     async def send(self, endpoint: str, request: Request, priority: Priority) -> tuple[Response, float]:
         """A 2xx answer and the wall-clock moment of the request; every other status raises."""
-        response, asked_at = await self.attempt(endpoint, request, priority)
+        await self.turn(priority)
+        response, asked_at = await self.attempt(endpoint, request)
         self.check(endpoint, response)
         return response, asked_at
 
@@ -127,10 +128,15 @@ class Exchange:
         if error is not None:
             raise error
 
-    async def attempt(self, endpoint: str, request: Request, priority: Priority) -> tuple[Response, float]:
-        """An answer with any status, and the wall-clock moment of the request."""
+    async def turn(self, priority: Priority) -> bool:
+        """Wait until one request may be sent, which may take minutes; whether that took any time."""
+        before = self._clock.monotonic()
         await self._budget.acquire(priority)
         self._observer.budget_remaining(self._budget.remaining())
+        return self._clock.monotonic() > before
+
+    async def attempt(self, endpoint: str, request: Request) -> tuple[Response, float]:
+        """An answer with any status, and the wall-clock moment of the request, whose turn it is."""
         asked_at, started = self._clock.wall(), self._clock.monotonic()
         status: int | None = None
         try:
@@ -218,13 +224,15 @@ class ApiClient:
 
     async def send(self, endpoint: str, request: Request, priority: Priority) -> tuple[Response, float]:
         """Any request with credentials: a 2xx answer, or the 304 it asked for, and the moment of the request."""
-        authorization = await self._credentials.authorization()
-        response, asked_at = await self._exchange.attempt(endpoint, _authorised(request, authorization), priority)
+        authorization = await self._credentials.authorization()  # first: who cannot log in needs no turn
+        if await self._exchange.turn(priority):
+            authorization = await self._credentials.authorization()  # the token may have died meanwhile
+        response, asked_at = await self._exchange.attempt(endpoint, _authorised(request, authorization))
         if response.status == 401:
             self._credentials.refused(authorization)
             authorization = await self._credentials.authorization()
-            request = _authorised(request, authorization)
-            response, asked_at = await self._exchange.attempt(endpoint, request, priority)
+            await self._exchange.turn(Priority.COMMAND)  # it has waited already, and must not wait until this one dies
+            response, asked_at = await self._exchange.attempt(endpoint, _authorised(request, authorization))
         if not unchanged(request, response):
             self._exchange.check(endpoint, response)
         return response, asked_at

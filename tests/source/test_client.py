@@ -124,6 +124,40 @@ def test_a_token_that_lives_shorter_than_its_fetch_takes_still_serves_those_who_
     run_virtual(main)
 
 
+@pytest.mark.parametrize("tells", [True, False], ids=["told", "revoked"])
+def test_a_request_that_waits_longer_than_a_token_lives_is_sent_with_a_living_one(tells: bool) -> None:
+    """Found by the simulator: behind requests of a higher class each one came with a token that was dead."""
+
+    async def main(clock: VirtualClock) -> None:
+        born: dict[str, float] = {}
+
+        def login(request: Request) -> Response:
+            token = f"t{len(born)}"
+            born[f"Bearer {token}"] = clock.monotonic()
+            return answer({"access_token": token, "expires_in": 3 if tells else 14400})
+
+        def strict(request: Request) -> Response:
+            age_s = clock.monotonic() - born[request.headers["Authorization"]]
+            return answer([]) if age_s < 3 else answer({}, 401)
+
+        client = client_of(Provider(strict, login), clock, request_rate=2)
+
+        async def press() -> None:
+            while True:
+                await get(client, Priority.MEMBERSHIP)
+
+        pressing = [asyncio.create_task(press()) for _ in range(8)]
+        await clock.sleep(10)
+        begin = clock.monotonic()
+        await get(client, Priority.SWEEP)
+        assert 25 < clock.monotonic() - begin < 45
+        for task in pressing:
+            task.cancel()
+        await asyncio.wait(pressing)
+
+    run_virtual(main)
+
+
 def test_a_token_revoked_early_is_replaced_once_for_all() -> None:
     async def main(clock: VirtualClock) -> None:
         good = "Bearer canary-token-1"
