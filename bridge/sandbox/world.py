@@ -19,10 +19,13 @@ import orjson
 from bridge.clock import Clock
 from bridge.errors import RequestRefused
 from bridge.model import Body
+from bridge.sandbox.population.agenda import Action, Agenda
+from bridge.sandbox.population.changes import Changes
 from bridge.sandbox.population.customers import TYPES, Customers
+from bridge.sandbox.population.dialect import DINTERO, Dialect
 from bridge.sandbox.population.genesis import populate
 from bridge.sandbox.population.instants import render
-from bridge.sandbox.population.life import Life, Rates
+from bridge.sandbox.population.life import Life, Pace, Rates
 from bridge.sandbox.population.people import People
 from bridge.sandbox.population.register import Register, Rules
 from bridge.sandbox.population.staff import Staff
@@ -51,24 +54,27 @@ class World:
         seed: int,
         customers: int,
         tags: int,
-        rates: Rates,
+        rates: Pace,
         clock: Clock,
         account: str = "T12345678",
         *,
         rules: Rules | None = None,
+        dialect: Dialect = DINTERO,
     ) -> None:
         self.seed = seed
         self.account = account
         self.clock = clock
         self.people = People()
-        self.register = Register(seed, rules or Rules())
+        self.register = Register(seed, rules or Rules(), dialect)
         self.staff = Staff(self.register, clock, Random(f"{seed}/staff"))
+        self.changes = Changes(self.register, clock)
         self.fault_rng = Random(f"{seed}/faults")
         self.tokens: dict[tuple[str, str], str] = {}
         """Customers' payment and loyalty tokens: (type, value) to uid."""
         now = clock.wall()
         populate(self.register, self.people, Random(f"{seed}/genesis"), customers, tags, now)
         self._serial = customers
+        self._agenda = Agenda()
         self._life = Life(self, Random(f"{seed}/life"), rates, now)
 
     @property
@@ -102,22 +108,34 @@ class World:
     # Time.
 
     @property
-    def rates(self) -> Rates:
+    def rates(self) -> Pace:
         """Changes per minute; may be set at any time."""
         return self._life.rates
 
     @rates.setter
-    def rates(self, rates: Rates) -> None:
+    def rates(self, rates: Pace) -> None:
         self._life.set_rates(rates, self.clock.wall())
 
     @property
     def due_at(self) -> float | None:
         """Wall-clock seconds of the next change the world makes by itself, None when it stands still."""
-        return self._life.due_at
+        moments = [moment for moment in (self._agenda.due_at, self._life.due_at) if moment is not None]
+        return min(moments, default=None)
 
     def advance(self, until_wall_s: float) -> int:
         """Everything that is due by then happens, each change stamped with its own moment; returns how many."""
-        return self._life.advance(until_wall_s)
+        happened = 0
+        while (due_at := self._agenda.due_at) is not None and due_at <= until_wall_s:
+            happened += self._life.advance(due_at) + self._agenda.run(due_at)
+        return happened + self._life.advance(until_wall_s)
+
+    def later(self, delay_s: float, action: Action) -> None:
+        """Do something so many seconds from now, as the world goes on."""
+        self._agenda.add(self.clock.wall() + delay_s, action)
+
+    def settle(self) -> int:
+        """Do what was put off until now; all else waits for `advance`. Returns how much that was."""
+        return self._agenda.run(self.clock.wall())
 
     # Customers.
 
@@ -127,12 +145,14 @@ class World:
         return None if row is None else self.register.document(row)
 
     def create_customer(self, fields: Mapping[str, Any], *, at: float | None = None) -> Body:
-        """A new customer from writable fields in the provider's shape; `customer_id` and `type` are optional."""
+        """A new customer from writable fields in Dintero's shape; `id`, `customer_id` and `type` are optional."""
         writable = {name: value for name, value in fields.items() if value is not None and value != {}}
         customer_id = writable.pop("customer_id", None) or self._free_id(self.register.ids)
         self._free(customer_id)
-        kind = TYPES.index(writable.pop("type", TYPES[0]))
-        return self.register.enter(customer_id, kind, orjson.dumps(writable)[1:-1], self._at(at))
+        kind, uid = TYPES.index(writable.pop("type", TYPES[0])), writable.pop("id", None)
+        if uid in self.customers.row_of:
+            raise RequestRefused("the id is, or was, in use", status=409)
+        return self.register.enter(customer_id, kind, orjson.dumps(writable)[1:-1], self._at(at), uid)
 
     def invent_customer(self, rng: Random, *, at: float | None = None) -> Body:
         """Somebody signs up."""
@@ -202,9 +222,18 @@ class World:
 
     # Tags.
 
-    def create_tag(self, name: str, metadata: Mapping[str, Any] | None = None, *, at: float | None = None) -> Body:
-        """A new tag; names need not be unique."""
-        return self.register.enter_tag(name, metadata, self._at(at))
+    def create_tag(
+        self,
+        name: str,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        foreign_type: str | None = None,
+        at: float | None = None,
+    ) -> Body:
+        """A new tag; the dialect says whether names are unique (409). `foreign_type`: of what, if not of customers."""
+        if self.register.dialect.unique_tag_names and self.register.named(name) is not None:
+            raise RequestRefused("the name is in use", status=409)
+        return self.register.enter_tag(name, metadata, self._at(at), foreign_type)
 
     def delete_tag(self, tag_id: str, *, at: float | None = None) -> Body:
         """The tag and all its memberships are gone at once."""

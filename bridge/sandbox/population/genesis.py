@@ -10,6 +10,7 @@ from random import Random
 
 from bridge.model import Body
 from bridge.sandbox.population.customers import TYPES
+from bridge.sandbox.population.dialect import new_id
 from bridge.sandbox.population.instants import STEP_US, render
 from bridge.sandbox.population.people import LEVELS, People, json_text
 from bridge.sandbox.population.register import Register
@@ -48,11 +49,15 @@ def populate(register: Register, people: People, rng: Random, customers: int, ta
     register.begin(now_us)
     if tags:
         _memberships(register, rng)
+    for number, kind in enumerate(register.dialect.foreign_tag_types, tags):
+        name = f"{kind.replace('-', ' ').capitalize()} checked"
+        tag = _tag(register, rng, number, render(start_us, register.rules.precision))
+        register.add_tag({**tag, "tag": name, "type": kind})
 
 
 def _tag(register: Register, rng: Random, number: int, instant: str) -> Body:
     word = TAG_WORDS[number % len(TAG_WORDS)]
-    tag: Body = {"id": register.new_id(rng), "tag": word if number < len(TAG_WORDS) else f"{word} {number}"}
+    tag: Body = {"id": register.new_tag_id(rng), "tag": word if number < len(TAG_WORDS) else f"{word} {number}"}
     tag |= {"created_at": instant, "updated_at": instant, "created_by": register.client_id}
     if number % 3 == 0:
         tag["metadata"] = {"colour": LEVELS[number % len(LEVELS)]}
@@ -63,6 +68,7 @@ def _people(register: Register, people: People, rng: Random, customers: int, sta
     precision = register.rules.precision
     step_us = STEP_US[precision]
     table, random, invent, creator = register.customers, rng.random, people.customer, register.client_id
+    prefix, counted = register.dialect.customer_prefix, ',"revision":1' if register.dialect.revisions else ""
     stride = (now_us - start_us) / max(1, customers)
     for serial in range(customers):
         created = int(start_us + (serial + random()) * stride) // step_us * step_us
@@ -72,11 +78,14 @@ def _people(register: Register, people: People, rng: Random, customers: int, sta
         instant = render(created, precision)
         link = table.customer_ids[int(random() * serial)] if serial else None
         kind, customer_id, fields, links = invent(rng, serial, instant, link)
-        bits = f"{rng.getrandbits(128):032x}"
+        drawn = rng.getrandbits(128)
+        bits = f"{drawn:032x}"
         uid = f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-a{bits[17:20]}-{bits[20:]}"
+        if prefix:
+            uid = new_id(prefix, drawn)
         body = (
             f'{{"id":"{uid}","customer_id":{json_text(customer_id)},"type":"{TYPES[kind]}","created_at":"{instant}"'
-            f',"created_by":"{creator}","updated_at":"{render(updated, precision)}",{fields}}}'
+            f',"created_by":"{creator}","updated_at":"{render(updated, precision)}"{counted},{fields}}}'
         )
         row = table.append(uid, customer_id, kind, body.encode(), created, stamp=updated)
         if links is not None:

@@ -29,10 +29,22 @@ def _rate() -> float:
     return rate
 
 
-class Rates(Knobs):
+class Pace(Knobs):
     """Changes per minute, by kind; the default is a world that stands still."""
 
     word: ClassVar[str] = "rate"
+
+    def weights(self) -> dict[str, float]:
+        """Rate by kind."""
+        return {kind: getattr(self, kind) for kind in type(self).model_fields}
+
+    def per_second(self) -> float:
+        """All kinds together."""
+        return sum(self.weights().values()) / 60.0
+
+
+class Rates(Pace):
+    """What happens at Dintero."""
 
     sign_up: float = _rate()
     edit: float = _rate()
@@ -46,19 +58,26 @@ class Rates(Knobs):
     user_edit: float = _rate()
     user_delete: float = _rate()
 
-    def weights(self) -> dict[str, float]:
-        """Rate by kind."""
-        return {kind: getattr(self, kind) for kind in type(self).model_fields}
 
-    def per_second(self) -> float:
-        """All kinds together."""
-        return sum(self.weights().values()) / 60.0
+class RebillyRates(Pace):
+    """What happens at Rebilly. delete: a customer vanishes and nobody says why, as when a key loses its right to it."""
+
+    sign_up: float = _rate()
+    edit: float = _rate()
+    tag: float = _rate()
+    untag: float = _rate()
+    merge: float = _rate()
+    delete: float = _rate()
+    pay: float = _rate()
+    tag_create: float = _rate()
+    tag_rename: float = _rate()
+    tag_delete: float = _rate()
 
 
 class Life:
     """The process. `World.advance` drives it; it changes the world through the world's own operations."""
 
-    def __init__(self, world: World, rng: Random, rates: Rates, now: float) -> None:
+    def __init__(self, world: World, rng: Random, rates: Pace, now: float) -> None:
         self._world = world
         self._rng = rng
         self._serial = 0
@@ -66,7 +85,7 @@ class Life:
         """Wall-clock seconds of the next change; None while all rates are zero."""
         self.set_rates(rates, now)
 
-    def set_rates(self, rates: Rates, now: float) -> None:
+    def set_rates(self, rates: Pace, now: float) -> None:
         """From `now` on. The process has no memory, so drawing the next moment anew changes nothing else."""
         self.rates = rates
         self._kinds = list(rates.weights())
@@ -104,7 +123,7 @@ class Life:
     def _tag(self, at: float) -> None:
         for _ in range(ATTEMPTS_MAX):
             row = self._someone()
-            if row is None or not self._world.tags:
+            if row is None or not self._world.register.tag_ids:
                 return
             tag = self._some_tag()
             tags = self._world.customers.tags[row]
@@ -114,7 +133,7 @@ class Life:
 
     def _untag(self, at: float) -> None:
         for _ in range(ATTEMPTS_MAX):
-            if not self._world.tags:
+            if not self._world.register.tag_ids:
                 return
             members = self._world.customers.members[self._some_tag()]
             if members:
@@ -138,11 +157,26 @@ class Life:
         if row is not None:
             self._world.delete_customer(self._world.customers.customer_ids[row], at=at)
 
+    def _merge(self, at: float) -> None:
+        rows = (self._someone(), self._someone())
+        uids = [self._world.customers.uids[row] for row in rows if row is not None]
+        if len(set(uids)) == 2:
+            self._world.changes.merge(*uids, at=at)
+
+    def _pay(self, at: float) -> None:
+        row = self._someone()
+        if row is not None:
+            self._world.changes.pay(self._world.customers.uids[row], at=at)
+
     def _tag_create(self, at: float) -> None:
-        self._world.create_tag(self._world.people.tag(self._rng, self._next()), at=at)
+        self._world.create_tag(self._tag_name(), at=at)
+
+    def _tag_rename(self, at: float) -> None:
+        if self._world.register.tag_ids:
+            self._world.changes.rename_tag(self._some_tag(), self._tag_name(), at=at)
 
     def _tag_delete(self, at: float) -> None:
-        if self._world.tags:
+        if self._world.register.tag_ids:
             # The least used of three: people tidy up what nobody uses, and one change stays one small change.
             choices = [self._some_tag() for _ in range(3)]
             self._world.delete_tag(min(choices, key=lambda tag: len(self._world.customers.members[tag])), at=at)
@@ -170,6 +204,13 @@ class Life:
             if customers.alive(row):
                 return row
         return None
+
+    def _tag_name(self) -> str:
+        """A new one; where names are unique, one that is free."""
+        while True:
+            name = self._world.people.tag(self._rng, self._next())
+            if not self._world.register.dialect.unique_tag_names or self._world.register.named(name) is None:
+                return name
 
     def _some_tag(self) -> str:
         return self._rng.choice(self._world.register.tag_ids)

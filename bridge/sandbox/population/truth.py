@@ -22,15 +22,20 @@ class Truth(NamedTuple):
 
     number: 1, 2, 3 ... without gaps, over all collections.
     at: wall-clock seconds of the change, not cut to the provider's precision.
-    kind: created, updated, renamed, deleted, tagged, untagged for customers; created, updated, deleted otherwise.
+    kind: created, updated, renamed, deleted, merged, tagged, untagged for customers; created, updated, deleted
+        otherwise.
     uid: the provider's `id`; for tagged and untagged that of the customer.
     detail: what the change was, enough to replay it.
         created: `document`, the whole object.
-        updated: `changed`, top-level field to new value, None for a field that is gone; `updated_at` among them.
+        updated: `changed`, top-level field to new value, None for a field that is gone; `updated_at` among them, and
+            `revision` where customers have one.
         renamed: `from`, `to`, and `changed` as above.
         deleted: `document`, the tombstone (customers), empty otherwise. A deleted customer has no memberships any
-            more; there is no entry for each of them. A deleted tag is preceded by one `untagged` per membership.
-        tagged, untagged: `tag` (id) and `name`; `updated_at` when the provider moves it.
+            more; there is no entry for each of them. A deleted tag is preceded by one `untagged` per membership, or
+            followed, where the provider takes its time.
+        merged: `document` as above, `into` (id of the survivor). What it does to the survivor follows: one `updated`,
+            and a `tagged` for each tag it gets.
+        tagged, untagged: `tag` (id) and `name`; `updated_at` and `revision` when the provider moves one of them.
     """
 
     number: int
@@ -94,13 +99,13 @@ def replay(documents: dict[str, Body], memberships: set[tuple[str, str]], log: I
         elif kind in {"updated", "renamed"}:
             documents[uid] |= detail["changed"]
             documents[uid] = {name: value for name, value in documents[uid].items() if value is not None}
-        elif kind == "deleted":
-            memberships -= {edge for edge in memberships if uid in edge}
+        elif kind in {"deleted", "merged"}:
+            if entry.collection is Collection.CUSTOMERS:
+                memberships -= {edge for edge in memberships if edge[1] == uid}
             documents.pop(uid, None)
             if "document" in detail:
                 documents[uid] = dict(detail["document"])
         else:
             edge = (detail["tag"], uid)
             (memberships.add if kind == "tagged" else memberships.discard)(edge)
-            if "updated_at" in detail:
-                documents[uid]["updated_at"] = detail["updated_at"]
+            documents[uid] |= {name: detail[name] for name in ("updated_at", "revision") if name in detail}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from bridge.sandbox.broker.link import Fate, Planned, Trouble
-from bridge.sandbox.population.life import Rates
+from bridge.sandbox.population.life import Pace, Rates
 from bridge.sandbox.simulation.plan import Plan
 from bridge.sandbox.simulation.ports import Disk
 from bridge.sandbox.simulation.process import Outside, Process
@@ -62,7 +62,7 @@ class Happenings:
     chance: Random
     letters: dict[int, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     happened: Counter[str] = field(default_factory=Counter)
-    _rates: dict[str, Rates] = field(default_factory=dict)
+    _rates: dict[str, Pace] = field(default_factory=dict)
 
     async def happen(self) -> None:
         """One thing after the other, for as long as the plan says."""

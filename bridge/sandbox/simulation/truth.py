@@ -110,7 +110,7 @@ class History:
             case "updated" | "renamed":
                 merged = {**self._raw[key], **entry.detail["changed"]}
                 self._set(entry.at, entry.collection, {k: v for k, v in merged.items() if v is not None})
-            case "deleted":
+            case "deleted" | "merged":
                 del self._raw[key]
                 self.versions[key].append(Version(entry.at, None))
                 for tag in self._tags.pop(entry.uid, ()):  # of a customer; a deleted tag has lost them all before

@@ -1,0 +1,43 @@
+"""Dialect: what a provider's documents fix of a world, whatever its switches say.
+
+The people are the same for every provider: the same seed gives the same names, mail addresses and tags, under ids in
+the form of each. So two worlds of one seed are two providers with the same customers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+"""Of an id with a prefix: Crockford's base 32."""
+ID_LETTERS = 26
+"""What 128 bits need of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """See the module.
+
+    customer_prefix, tag_prefix: how generated ids begin; they are UUIDs where it is empty.
+    revisions: a customer's document counts its changes in `revision`, from 1.
+    unique_tag_names: two tags never have the same name, letter case aside.
+    foreign_tag_types: in the beginning there is one tag of each, which no customer can have.
+    """
+
+    customer_prefix: str = ""
+    tag_prefix: str = ""
+    revisions: bool = False
+    unique_tag_names: bool = False
+    foreign_tag_types: tuple[str, ...] = ()
+
+
+DINTERO = Dialect()
+REBILLY = Dialect("cus_", "tag_", True, True, ("kyc-document", "aml-check"))
+
+
+def new_id(prefix: str, bits: int) -> str:
+    """An id from 128 random bits."""
+    if not prefix:
+        return str(UUID(int=bits, version=4))
+    return prefix + "".join(LETTERS[bits >> 5 * place & 31] for place in range(ID_LETTERS - 1, -1, -1))
