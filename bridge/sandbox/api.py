@@ -4,34 +4,26 @@ A request passes, in this order: the route on the raw path, the limit per minute
 shape of the ids in the path, the token, the account, the method, the scope, the endpoint, faults that spoil the answer.
 Paths are relative to the base URL, whose path is `/v1` over HTTP.
 
-Control routes, for tests, benchmarks and the demo; no token, no faults, not part of the provider:
-
-    GET  /sandbox/truth?after=N&limit=M   entries of the truth log with a greater number, as objects
-    GET  /sandbox/rates                   changes per minute by kind; PUT with {kind: rate} sets some of them
-    GET  /sandbox/switches                all switches; PUT with {name: value} sets some of them
-    GET  /sandbox/stats                   requests by endpoint and status, sizes of the population, truth number
-    POST /sandbox/mass-delete             {"share": 0.3} deletes that share of the customers
-    POST /sandbox/revoke-tokens           every token issued so far is refused from now on
+The control routes of `bridge.sandbox.control` are answered here too.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from email.utils import formatdate
-from hashlib import blake2b
 from random import Random
+from typing import Any
 
 from bridge.clock import Clock
-from bridge.errors import RequestRefused, RetryLater
-from bridge.sandbox.control import control
+from bridge.errors import RequestRefused
+from bridge.sandbox.answer import Answer, header
+from bridge.sandbox.control import CONTROL_PREFIX, Statistics, control, statistics
+from bridge.sandbox.delivery import Delivery, deliver
 from bridge.sandbox.dintero.access import Access
-from bridge.sandbox.dintero.answer import Answer, Call, refused
+from bridge.sandbox.dintero.answer import Call, refused
 from bridge.sandbox.dintero.endpoints import ENDPOINTS, Route, route, well_formed
+from bridge.sandbox.dintero.voice import VOICE
 from bridge.sandbox.faults import Faults
 from bridge.sandbox.limit import RequestLimit
-from bridge.sandbox.population.customers import CONTACT
 from bridge.sandbox.switches import Switches
 from bridge.sandbox.world import World
 from bridge.source.transport import Request, Response
@@ -39,22 +31,6 @@ from bridge.source.transport import Request, Response
 BASE_PATH = "/v1"
 CLIENT_ID = "sandbox"
 CLIENT_SECRET = "sandbox-secret"
-CONTROL_PREFIX = "/sandbox/"
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """Since the start. requests: by endpoint and status, `customers 200`."""
-
-    requests: Mapping[str, int]
-    customers: int
-    tombstones: int
-    contacts: int
-    tags: int
-    memberships: int
-    users: int
-    truth: int
-    truth_dropped: int
 
 
 class SandboxApi:
@@ -72,10 +48,9 @@ class SandboxApi:
         self.world = world
         self.clock = clock
         self.access = Access(client_id, client_secret, clock, Random(f"{world.seed}/tokens"))
-        self._faults = Faults(world.fault_rng)
+        self._faults = Faults(world.fault_rng, VOICE)
         self._limit = RequestLimit()
-        self._requests: Counter[str] = Counter()
-        self._date = (0, "")
+        self._delivery = Delivery(world)
         self.switches = switches
 
     @property
@@ -92,17 +67,7 @@ class SandboxApi:
 
     async def send(self, request: Request) -> Response:
         """As `Transport` says. A cut answer, one past the deadline or one too large is `RetryLater`."""
-        answer = self.answer(request)
-        delay_s = answer.delay_s + answer.slow_s
-        if delay_s > 0:
-            await self.clock.sleep(min(delay_s, request.timeout_s))
-        if delay_s > request.timeout_s:
-            raise RetryLater(f"no complete answer within {request.timeout_s} s")
-        if answer.cut:
-            raise RetryLater("the connection broke in the middle of the answer")
-        if len(answer.body) > request.body_bytes_max:
-            raise RetryLater(f"the answer is larger than {request.body_bytes_max} bytes")
-        return Response(answer.status, answer.headers, answer.body)
+        return await deliver(self.answer(request), request, self.clock)
 
     async def close(self) -> None:
         """Nothing to release."""
@@ -124,44 +89,28 @@ class SandboxApi:
             answer = refused(no.status, str(no))
         answer.seal()
         self._limit.tell(self._switches, self.world.clock.wall(), answer)
-        answer.delay_s += self._switches.latency_ms / 1000
-        answer.headers["date"] = self._http_date()
-        self._name(request, answer)
-        self._requests[f"{endpoint} {answer.status}"] += 1
-        if request.method == "HEAD":
-            answer.body = b""
+        self._delivery.dress(self._switches, endpoint, request, answer)
         return answer
 
-    def _name(self, request: Request, answer: Answer) -> None:
-        """The ETag, and 304 for who has the very same already."""
-        kind = self._switches.etag
-        if kind == "none":
-            return
-        if kind == "honoured":
-            name = blake2b(answer.body, digest_size=12).hexdigest()
-        elif kind == "changing":
-            name = f"{self._requests.total():x}"
-        else:
-            name = f"{self.world.truth.number:x}-{len(answer.body):x}"
-        answer.headers["etag"] = f'W/"{name}"'
-        known = [text.strip() for text in _header(request, "if-none-match").split(",")]
-        if kind == "honoured" and request.method == "GET" and answer.status == 200 and answer.headers["etag"] in known:
-            answer.status, answer.body, answer.slow_s = 304, b"", 0.0
+    # What the control routes use.
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """See `Controlled`."""
+        return self._delivery.requests
+
+    def switch(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See `Controlled`."""
+        self.switches = self._switches.changed(values)
+        return self._switches.model_dump()
+
+    def revoke_tokens(self) -> None:
+        """See `Controlled`."""
+        self.access.revoke_all()
 
     def statistics(self) -> Statistics:
         """Counters and sizes."""
-        customers = self.world.customers
-        return Statistics(
-            requests=dict(self._requests),
-            customers=len(customers),
-            tombstones=len(customers.uids) - len(customers),
-            contacts=customers.counts[CONTACT],
-            tags=len(self.world.tags),
-            memberships=sum(len(rows) for rows in customers.members.values()),
-            users=len(self.world.staff.users),
-            truth=self.world.truth.number,
-            truth_dropped=self.world.truth.dropped,
-        )
+        return statistics(self)
 
     def _serve(self, request: Request, there: Route) -> Answer:
         switches = self._switches
@@ -182,7 +131,7 @@ class SandboxApi:
         if not well_formed(there):
             raise RequestRefused("an id in the path is not valid", status=400)
         call = Call(self.world, self._switches, there.argument, request.query, request.body)
-        authorization = _header(request, "authorization")
+        authorization = header(request, "authorization")
         if there.endpoint == "token":
             if request.method != "POST":
                 raise RequestRefused("method not allowed", status=405)
@@ -198,13 +147,3 @@ class SandboxApi:
         if endpoint.scopes.isdisjoint(self._switches.scopes.replace(" ", "").split(",")):
             raise RequestRefused("the client lacks the scope for this call", status=403)
         return endpoint.handle(call)
-
-    def _http_date(self) -> str:
-        second = int(self.world.clock.wall())
-        if self._date[0] != second:
-            self._date = (second, formatdate(second, usegmt=True))
-        return self._date[1]
-
-
-def _header(request: Request, name: str) -> str:
-    return next((value for key, value in request.headers.items() if key.lower() == name), "")

@@ -13,8 +13,10 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from bridge.errors import EnvironmentUnavailable
-from bridge.sandbox.api import BASE_PATH, CONTROL_PREFIX, SandboxApi
-from bridge.sandbox.dintero.answer import Answer, refused
+from bridge.sandbox.answer import Answer
+from bridge.sandbox.api import BASE_PATH, SandboxApi
+from bridge.sandbox.control import CONTROL_PREFIX
+from bridge.sandbox.dintero.answer import refused
 from bridge.sandbox.world import live
 from bridge.source.transport import Request
 

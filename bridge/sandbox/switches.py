@@ -1,4 +1,4 @@
-"""Switches of the simulated Dintero API: everything its documents leave open, and everything that may go wrong.
+"""Switches of the simulated Dintero API: everything its documents leave open; and of any, all that may go wrong.
 
 The defaults are the most likely behaviour of the real provider; a client must survive every other value. Switches are
 parsed from `name=value` texts (command line) or JSON objects (control route) and may be changed while the API runs.
@@ -18,21 +18,63 @@ DELAY_S_MAX = 3600.0
 """No simulated delay is longer than an hour."""
 
 
-def _rate() -> float:
+def rate() -> float:
     """A probability per request (or per page, where the comment says so)."""
-    rate: float = Field(default=0.0, ge=0.0, le=1.0)
-    return rate
+    probability: float = Field(default=0.0, ge=0.0, le=1.0)
+    return probability
 
 
-def _seconds(default: float = 0.0) -> float:
-    seconds: float = Field(default=default, ge=0.0, le=DELAY_S_MAX)
-    return seconds
+def seconds(default: float = 0.0) -> float:
+    """A delay."""
+    delay_s: float = Field(default=default, ge=0.0, le=DELAY_S_MAX)
+    return delay_s
 
 
-class Switches(Knobs):
-    """One value per switch. Immutable: `changed` makes a new one."""
+class FaultSwitches(Knobs):
+    """What may go wrong with any provider. Immutable: `changed` makes a new one."""
 
     word: ClassVar[str] = "switch"
+
+    # Conditional requests.
+    etag: Literal["honoured", "ignored", "changing", "none"] = "ignored"
+    """honoured: named after the content, and `If-None-Match` may be answered with 304. ignored: never 304. changing:
+    another one with each answer. none: no ETag at all."""
+
+    # Faults.
+    fault_on: str = "any"
+    """Limits the faults below to one endpoint, as each provider names its own."""
+    fault_429: float = rate()
+    fault_429_retry_after: str = Field(default="none", pattern=r"^[\x20-\x7e]*$")
+    """The header's text (`2`, or nonsense), `date` for an HTTP date two seconds ahead (or when the provider's limit
+    begins anew), `none` for no header."""
+    fault_500: float = rate()
+    fault_502_html: float = rate()
+    fault_200_html: float = rate()
+    """A login page of a gateway where JSON is expected."""
+    fault_slow: float = rate()
+    """The body drips ..."""
+    fault_slow_s: float = seconds(5.0)
+    """... for this long."""
+    fault_cut: float = rate()
+    """The connection breaks in the middle of the body; a write may or may not have happened."""
+    empty_tag_list_once: bool = False
+    """The next list of tags is empty; then the switch is off again."""
+    empty_page: float = rate()
+    """Per list: valid, but no rows."""
+    duplicate_rows: float = rate()
+    """Per list: some rows come twice."""
+    bad_row: float = rate()
+    """Per list: one document is not what its schema says."""
+    bad_shape: float = rate()
+    """Per list: not a list at all."""
+    latency_ms: float = Field(default=0.0, ge=0.0, le=DELAY_S_MAX * 1000)
+    """Delay of every answer."""
+    page_latency_ms: float = Field(default=0.0, ge=0.0, le=DELAY_S_MAX * 1000)
+    """Further delay of each page of customers."""
+
+
+class Switches(FaultSwitches):
+    """One value per switch."""
 
     # Access.
     token_lifetime: int = Field(default=14_400, ge=1)
@@ -67,7 +109,7 @@ class Switches(Knobs):
     """Whether `since_datetime` with `include_deleted` shows deletions."""
     linked_users: Literal["appended", "inside_limit"] = "appended"
     """Customers whom the page's contacts are contacts for: beyond `limit`, or instead of further rows. At the end."""
-    late_visibility_s: float = _seconds()
+    late_visibility_s: float = seconds()
     """Lists show a change only this long after its time stamp."""
 
     # Documents.
@@ -79,45 +121,11 @@ class Switches(Knobs):
     roles_without_expand: Literal["ids", "absent"] = "ids"
     """Management users without `expand=roles`."""
 
-    # Conditional requests.
-    etag: Literal["honoured", "ignored", "changing", "none"] = "ignored"
-    """honoured: named after the content, and `If-None-Match` may be answered with 304. ignored: never 304. changing:
-    another one with each answer. none: no ETag at all."""
-
-    # Faults.
     fault_on: Literal[
         "any", "token", "tags", "tag", "customers", "customer", "customer_tags", "rename", "management"
     ] = "any"
-    """Limits the faults below to one endpoint: any, token, tags, tag, customers, customer, customer_tags, rename,
+    """Limits the faults to one endpoint: any, token, tags, tag, customers, customer, customer_tags, rename,
     management."""
-    fault_429: float = _rate()
-    fault_429_retry_after: str = Field(default="none", pattern=r"^[\x20-\x7e]*$")
-    """The header's text (`2`, or nonsense), `date` for an HTTP date two seconds ahead (or when the limit above begins
-    anew), `none` for no header."""
-    fault_500: float = _rate()
-    fault_502_html: float = _rate()
-    fault_200_html: float = _rate()
-    """A login page of a gateway where JSON is expected."""
-    fault_slow: float = _rate()
-    """The body drips ..."""
-    fault_slow_s: float = _seconds(5.0)
-    """... for this long."""
-    fault_cut: float = _rate()
-    """The connection breaks in the middle of the body; a write may or may not have happened."""
-    empty_tag_list_once: bool = False
-    """The next list of tags is empty; then the switch is off again."""
-    empty_page: float = _rate()
-    """Per list: valid, but no rows."""
-    duplicate_rows: float = _rate()
-    """Per list: some rows come twice."""
-    bad_row: float = _rate()
-    """Per list: one document is not what its schema says."""
-    bad_shape: float = _rate()
-    """Per list: not a list at all."""
-    latency_ms: float = Field(default=0.0, ge=0.0, le=DELAY_S_MAX * 1000)
-    """Delay of every answer."""
-    page_latency_ms: float = Field(default=0.0, ge=0.0, le=DELAY_S_MAX * 1000)
-    """Further delay of each page of customers."""
 
     def rules(self) -> Rules:
         """The part that the world itself follows."""

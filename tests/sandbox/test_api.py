@@ -850,7 +850,7 @@ def test_control_routes_show_and_set_without_a_token() -> None:
         response = client.raw(method, f"/sandbox/{path}", *query, body=payload, headers={})
         return orjson.loads(response.body) if response.status == 200 else response.status
 
-    assert control("PUT", "rates", {"edit": 5})["edit"] == client.world.rates.edit == 5
+    assert control("PUT", "rates", {"edit": 5})["edit"] == client.world.rates.weights()["edit"] == 5
     assert control("GET", "rates")["edit"] == 5
     assert control("PUT", "rates", {"edits": 5}) == 400
     assert control("PUT", "switches", {"fault_500": 0.5})["fault_500"] == client.api.switches.fault_500 == 0.5

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from bridge.cli import main
 from bridge.clock import SystemClock
 from bridge.model import Collection
+from bridge.sandbox.answer import Answer
 from bridge.sandbox.api import CLIENT_ID, CLIENT_SECRET, SandboxApi
-from bridge.sandbox.dintero.answer import Answer
 from bridge.sandbox.http import serve
 from bridge.sandbox.population.life import Rates
 from bridge.sandbox.switches import Switches

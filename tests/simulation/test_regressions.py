@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.model import Collection
-from bridge.sandbox.dintero.answer import Answer
+from bridge.sandbox.answer import Answer
 from bridge.sandbox.simulate import simulate
 from bridge.sandbox.virtual import VirtualClock, run_virtual
 from bridge.source.transport import Request

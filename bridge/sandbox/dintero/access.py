@@ -12,7 +12,8 @@ from random import Random
 
 from bridge.clock import Clock
 from bridge.errors import RequestRefused
-from bridge.sandbox.dintero.answer import Answer, Call, found
+from bridge.sandbox.answer import Answer
+from bridge.sandbox.dintero.answer import Call, found
 
 TOKENS_MAX = 1_000
 """Tokens remembered; the oldest is forgotten, that is refused, first."""

@@ -1,20 +1,18 @@
-"""Calls and answers inside the simulated API, before they become HTTP."""
+"""Calls of the simulated Dintero API, and its ways to answer them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from bridge.errors import RequestRefused
 from bridge.model import Body
+from bridge.sandbox.answer import Answer
 from bridge.sandbox.switches import Switches
 from bridge.sandbox.world import World
-
-JSON = "application/json; charset=utf-8"
-HTML = "text/html; charset=utf-8"
 
 CODES = {400: "BAD_REQUEST", 401: "UNAUTHORIZED", 403: "FORBIDDEN", 404: "NOT FOUND", 405: "METHOD_NOT_ALLOWED"}
 """`error.code` by status. The provider has no fixed spelling, so neither has the sandbox."""
@@ -54,29 +52,6 @@ class Call:
             return orjson.loads(self.body or b"")
         except orjson.JSONDecodeError:
             raise RequestRefused("the body is not JSON", status=400) from None
-
-
-@dataclass(slots=True)
-class Answer:
-    """What the endpoint says, and how badly it is delivered.
-
-    rows: the elements of a list as JSON; they become the body when the faults have had their turn.
-    delay_s: before the first byte. slow_s: from the first byte to the last. cut: the body breaks off in the middle.
-    """
-
-    status: int = 200
-    body: bytes = b""
-    rows: list[bytes] | None = None
-    headers: dict[str, str] = field(default_factory=lambda: {"content-type": JSON})
-    delay_s: float = 0.0
-    slow_s: float = 0.0
-    cut: bool = False
-
-    def seal(self) -> None:
-        """Turn rows into the body."""
-        if self.rows is not None:
-            self.body = b"[%b]" % b",".join(self.rows)
-            self.rows = None
 
 
 def found(document: Body) -> Answer:

@@ -12,8 +12,9 @@ from urllib.parse import unquote
 from uuid import UUID
 
 from bridge.errors import RequestRefused
+from bridge.sandbox.answer import Answer
 from bridge.sandbox.dintero import forms
-from bridge.sandbox.dintero.answer import Answer, Call, found, listed
+from bridge.sandbox.dintero.answer import Call, found, listed
 from bridge.sandbox.dintero.filters import same_mail, same_phone
 from bridge.sandbox.dintero.listing import exists, list_customers
 from bridge.sandbox.population.customers import TYPES

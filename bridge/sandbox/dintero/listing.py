@@ -15,7 +15,8 @@ from itertools import chain, islice
 
 from bridge.errors import RequestRefused
 from bridge.model import instant
-from bridge.sandbox.dintero.answer import Answer, Call
+from bridge.sandbox.answer import Answer
+from bridge.sandbox.dintero.answer import Call
 from bridge.sandbox.dintero.filters import Filter, filters_of
 from bridge.sandbox.population.customers import CONTACT, DELETED, TYPES, UNSEEN, Customers
 
