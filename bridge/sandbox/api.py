@@ -36,6 +36,8 @@ CLIENT_SECRET = "sandbox-secret"
 class SandboxApi:
     """The API over a world. Implements `Transport`; `send` waits through the clock, everything else is immediate."""
 
+    base_path = BASE_PATH
+
     def __init__(
         self,
         world: World,
@@ -73,6 +75,12 @@ class SandboxApi:
         """Nothing to release."""
 
     # One exchange.
+
+    def inside(self, path: str) -> str | None:
+        """A path of a server as `answer` takes it; None when it is none of this API. Control routes stand outside."""
+        if path.startswith(f"{BASE_PATH}/"):
+            return path.removeprefix(BASE_PATH)
+        return path if path.startswith(CONTROL_PREFIX) else None
 
     def answer(self, request: Request) -> Answer:
         """What the server says to a request and how it will deliver it; the world has changed when this returns."""

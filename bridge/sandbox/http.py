@@ -1,4 +1,4 @@
-"""The simulated API over HTTP: a thin aiohttp server that hands every request to `SandboxApi.answer`.
+"""The simulated APIs over HTTP: a thin aiohttp server that hands every request to the `answer` of one of them.
 
 The path is taken as it came over the wire; nothing decodes or normalises it before the API does. Faults of delivery
 happen here for real: slow bodies drip, cut connections are reset in the middle of the body.
@@ -6,18 +6,18 @@ happen here for real: slow bodies drip, cut connections are reset in the middle 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Protocol
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from bridge.clock import Clock
 from bridge.errors import EnvironmentUnavailable
 from bridge.sandbox.answer import Answer
-from bridge.sandbox.api import BASE_PATH, SandboxApi
-from bridge.sandbox.control import CONTROL_PREFIX
-from bridge.sandbox.dintero.answer import refused
-from bridge.sandbox.world import live
+from bridge.sandbox.world import World, live
 from bridge.source.transport import Request
 
 DRIPS = 20
@@ -29,14 +29,41 @@ HEADER_BYTES_MAX = 16 * 1024
 """Of one header and of the request line; an encoded customer_id of 255 characters needs 3 KiB."""
 
 
-@asynccontextmanager
-async def serve(api: SandboxApi, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
-    """Serve until the block is left; yields the origin, `http://127.0.0.1:40123` (the API is below `/v1`).
+class Served(Protocol):
+    """A simulated API as the server knows it."""
 
-    Port 0 takes a free one. Lets the API's world change only by requests; run `world.live` beside it for more.
+    @property
+    def base_path(self) -> str:
+        """Of its base URL, `/v1`."""
+        ...
+
+    @property
+    def world(self) -> World:
+        """Its population."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """By which delays are waited out."""
+        ...
+
+    def inside(self, path: str) -> str | None:
+        """A path of the server as the API knows it; None when it belongs to somebody else."""
+        ...
+
+    def answer(self, request: Request) -> Answer:
+        """What the API says to a request whose path is `inside`; called once per request, never waits."""
+        ...
+
+
+@asynccontextmanager
+async def serve(*apis: Served, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+    """Serve until the block is left; yields the origin, `http://127.0.0.1:40123`. Each API is below its base path.
+
+    Port 0 takes a free one. Lets the worlds change only by requests; run `world.live` beside it for more.
     """
     server = web.Server(
-        lambda request: _handle(api, request),
+        lambda request: _handle(apis, request),
         keepalive_timeout=KEEPALIVE_S,
         access_log=None,
         max_line_size=HEADER_BYTES_MAX,
@@ -58,8 +85,18 @@ async def serve(api: SandboxApi, host: str = "127.0.0.1", port: int = 0) -> Asyn
         await runner.cleanup()
 
 
-async def _handle(api: SandboxApi, request: web.BaseRequest) -> web.StreamResponse:
-    answer = await _answer(api, request)
+async def _handle(apis: Sequence[Served], request: web.BaseRequest) -> web.StreamResponse:
+    path, _, query = request.raw_path.partition("?")
+    for api in apis:
+        if (inside := api.inside(path)) is not None:
+            return await _deliver(api, request, inside, query)
+    return web.json_response({"error": {"message": "no such route"}}, status=404)
+
+
+async def _deliver(api: Served, request: web.BaseRequest, path: str, query: str) -> web.StreamResponse:
+    body = await request.read() if request.can_read_body else None
+    pairs = tuple(parse_qsl(query, keep_blank_values=True)) if query else ()
+    answer = api.answer(Request(request.method, path, pairs, request.headers, body))
     if answer.delay_s > 0:
         await api.clock.sleep(answer.delay_s)
     if not answer.cut and answer.slow_s <= 0:
@@ -67,18 +104,7 @@ async def _handle(api: SandboxApi, request: web.BaseRequest) -> web.StreamRespon
     return await _deliver_badly(api, request, answer)
 
 
-async def _answer(api: SandboxApi, request: web.BaseRequest) -> Answer:
-    path, _, query = request.raw_path.partition("?")
-    if path.startswith(f"{BASE_PATH}/"):
-        path = path.removeprefix(BASE_PATH)
-    elif not path.startswith(CONTROL_PREFIX):
-        return refused(404, "no such route")
-    body = await request.read() if request.can_read_body else None
-    pairs = tuple(parse_qsl(query, keep_blank_values=True)) if query else ()
-    return api.answer(Request(request.method, path, pairs, request.headers, body))
-
-
-async def _deliver_badly(api: SandboxApi, request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+async def _deliver_badly(api: Served, request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.status, headers=answer.headers)
     body = answer.body or b"{}"
     response.content_length = len(body)
@@ -96,8 +122,9 @@ async def _deliver_badly(api: SandboxApi, request: web.BaseRequest, answer: Answ
     return response
 
 
-async def run(api: SandboxApi, host: str, port: int, echo: Callable[[str], None]) -> None:
-    """Serve a living world until cancelled."""
-    async with serve(api, host, port) as url:
-        echo(f'base_url = "{url}{BASE_PATH}"')
-        await live(api.world)
+async def run(apis: Sequence[Served], host: str, port: int, echo: Callable[[str], None]) -> None:
+    """Serve living worlds until cancelled."""
+    async with serve(*apis, host=host, port=port) as url, asyncio.TaskGroup() as group:
+        for api in apis:
+            echo(f'base_url = "{url}{api.base_path}"')
+            group.create_task(live(api.world))

@@ -169,11 +169,22 @@ class Customers:
         """Sort key: created_at, then id."""
         return self.created[row], self.uids[row]
 
-    def changed_since(self, since: int, *, exclusive: bool, descending: bool) -> Iterator[int]:
-        """Rows in order of (stamp, id) from `since` on; each row once, at the stamp that is shown of it now."""
+    def created_between(self, low: int | None, high: int | None) -> Iterator[int]:
+        """Rows in order of (created, id), both ends included, None where it is open."""
+        first = 0 if low is None else bisect_left(self.order, low, key=self.created.__getitem__)
+        last = len(self.order) if high is None else bisect_right(self.order, high, key=self.created.__getitem__)
+        return (self.order[i] for i in range(first, last))
+
+    def changed_since(
+        self, since: int, *, exclusive: bool, descending: bool, until: int | None = None
+    ) -> Iterator[int]:
+        """Rows in order of (stamp, id) from `since` on; each row once, at the stamp that is shown of it now.
+
+        until: the last instant that counts, None for all.
+        """
         stamps, rows = self._log_stamps, self._log_rows
         first = bisect_right(stamps, since) if exclusive else bisect_left(stamps, since)
-        span = range(first, len(stamps))
+        span = range(first, len(stamps) if until is None else bisect_right(stamps, until))
         for i in reversed(span) if descending else span:
             row = rows[i]
             if stamps[i] == (self.shown(row).stamp if self._late else self.stamps[row]):

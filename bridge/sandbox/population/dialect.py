@@ -9,11 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-"""Of an id with a prefix: Crockford's base 32."""
-ID_LETTERS = 26
-"""What 128 bits need of them."""
-
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
@@ -38,6 +33,4 @@ REBILLY = Dialect("cus_", "tag_", True, True, ("kyc-document", "aml-check"))
 
 def new_id(prefix: str, bits: int) -> str:
     """An id from 128 random bits."""
-    if not prefix:
-        return str(UUID(int=bits, version=4))
-    return prefix + "".join(LETTERS[bits >> 5 * place & 31] for place in range(ID_LETTERS - 1, -1, -1))
+    return f"{prefix}{bits:032X}" if prefix else str(UUID(int=bits, version=4))

@@ -74,6 +74,10 @@ class Register:
         precision = self.rules.precision
         return render(self._stamper.stamp(at, precision), precision)
 
+    def text(self, at: float) -> str:
+        """A moment in the form of the server's time stamps, without stamping anything."""
+        return render(int(at * 1_000_000), self.rules.precision)
+
     def document(self, row: int) -> Body:
         """The customer of a row (or its tombstone) as an object of its own."""
         document: Body = orjson.loads(self.customers.bodies[row])
