@@ -25,7 +25,7 @@ from bridge.sandbox.dintero.voice import VOICE
 from bridge.sandbox.faults import Faults
 from bridge.sandbox.limit import RequestLimit
 from bridge.sandbox.switches import Switches
-from bridge.sandbox.world import World
+from bridge.sandbox.world import World, live
 from bridge.source.transport import Request, Response
 
 BASE_PATH = "/v1"
@@ -73,6 +73,10 @@ class SandboxApi:
 
     async def close(self) -> None:
         """Nothing to release."""
+
+    async def live(self) -> None:
+        """Let the world go on, for ever."""
+        await live(self.world)
 
     # One exchange.
 

@@ -17,7 +17,6 @@ from aiohttp import web
 from bridge.clock import Clock
 from bridge.errors import EnvironmentUnavailable
 from bridge.sandbox.answer import Answer
-from bridge.sandbox.world import World, live
 from bridge.source.transport import Request
 
 DRIPS = 20
@@ -38,17 +37,16 @@ class Served(Protocol):
         ...
 
     @property
-    def world(self) -> World:
-        """Its population."""
-        ...
-
-    @property
     def clock(self) -> Clock:
         """By which delays are waited out."""
         ...
 
     def inside(self, path: str) -> str | None:
         """A path of the server as the API knows it; None when it belongs to somebody else."""
+        ...
+
+    async def live(self) -> None:
+        """Go on by itself, for ever; called once, beside the server."""
         ...
 
     def answer(self, request: Request) -> Answer:
@@ -60,7 +58,7 @@ class Served(Protocol):
 async def serve(*apis: Served, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
     """Serve until the block is left; yields the origin, `http://127.0.0.1:40123`. Each API is below its base path.
 
-    Port 0 takes a free one. Lets the worlds change only by requests; run `world.live` beside it for more.
+    Port 0 takes a free one. Lets the worlds change only by requests; run each API's `live` beside it for more.
     """
     server = web.Server(
         lambda request: _handle(apis, request),
@@ -127,4 +125,4 @@ async def run(apis: Sequence[Served], host: str, port: int, echo: Callable[[str]
     async with serve(*apis, host=host, port=port) as url, asyncio.TaskGroup() as group:
         for api in apis:
             echo(f'base_url = "{url}{api.base_path}"')
-            group.create_task(live(api.world))
+            group.create_task(api.live())

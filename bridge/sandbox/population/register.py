@@ -123,8 +123,9 @@ class Register:
     def merge(self, row: int, survivor: int, at: float) -> Body:
         """The customer of `row` was the same as the survivor: a tombstone says so, and the survivor has moved."""
         tags, into = self.customers.tags[row], self.customers.uids[survivor]
+        was = {"was": self.document(row), "tags": self.tags_of(row)}
         tombstone = self._bury(row, {"merged_into": into}, at)
-        detail = {"into": into, "document": dict(tombstone)}
+        detail = {"into": into, "document": dict(tombstone), **was}
         self.truth.append(at, "merged", Collection.CUSTOMERS, tombstone["id"], detail)
         document = self.change(survivor, {}, at)
         if self.rules.union_of_tags:
@@ -157,6 +158,10 @@ class Register:
             self._edge(kind, row, tag, at, moves)
 
     # Tags.
+
+    def tags_of(self, row: int) -> list[Body]:
+        """The tags that a customer shows, as they were assigned."""
+        return [self._tag(tag_id) for tag_id in self.customers.tags[row]]
 
     def named(self, name: str) -> Body | None:
         """The tag with this name, letter case aside; the first where names are not unique."""
@@ -212,6 +217,9 @@ class Register:
         if tag_id in self.fading and not self.customers.members[tag_id]:
             del self.fading[tag_id], self.customers.members[tag_id]
 
+    def _tag(self, tag_id: str) -> Body:
+        return self.tags.get(tag_id) or self.fading[tag_id]
+
     def _take_tag(self, tag_id: str, at: float) -> Body:
         if tag_id in self.tag_ids:
             self.tag_ids.remove(tag_id)
@@ -250,7 +258,7 @@ class Register:
             self.customers.links.pop(row, None)
 
     def _edge(self, kind: str, row: int, tag: str, at: float, moves: Body) -> None:
-        detail = {"tag": tag, "name": (self.tags.get(tag) or self.fading[tag])["tag"], **moves}
+        detail = {"tag": tag, "name": self._tag(tag)["tag"], **moves}
         self.truth.append(at, kind, Collection.CUSTOMERS, self.customers.uids[row], detail)
 
     def _hold_back(self, row: int, at: float, *, unseen: bool = False) -> None:

@@ -33,8 +33,8 @@ class Truth(NamedTuple):
         deleted: `document`, the tombstone (customers), empty otherwise. A deleted customer has no memberships any
             more; there is no entry for each of them. A deleted tag is preceded by one `untagged` per membership, or
             followed, where the provider takes its time.
-        merged: `document` as above, `into` (id of the survivor). What it does to the survivor follows: one `updated`,
-            and a `tagged` for each tag it gets.
+        merged: `document` as above, `into` (id of the survivor), `was` (the object before) and its `tags`, as objects.
+            What it does to the survivor follows: one `updated`, and a `tagged` for each tag it gets.
         tagged, untagged: `tag` (id) and `name`; `updated_at` and `revision` when the provider moves one of them.
     """
 

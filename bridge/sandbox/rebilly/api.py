@@ -11,7 +11,8 @@ API does not say how one gets a bearer token: `POST /sandbox/token` gives one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +27,7 @@ from bridge.sandbox.delivery import Delivery, deliver
 from bridge.sandbox.faults import Faults
 from bridge.sandbox.rebilly.access import Access
 from bridge.sandbox.rebilly.call import Call, Office
+from bridge.sandbox.rebilly.deliveries import PostOffice, carry
 from bridge.sandbox.rebilly.documents import ORIGIN, View
 from bridge.sandbox.rebilly.endpoints import ENDPOINTS, Route, route
 from bridge.sandbox.rebilly.hooks import Hooks
@@ -34,8 +36,9 @@ from bridge.sandbox.rebilly.limit import READS, WriteLimit, hint_retry
 from bridge.sandbox.rebilly.problems import VOICE, Problem, dress_error, of_world
 from bridge.sandbox.rebilly.switches import RebillySwitches
 from bridge.sandbox.rebilly.timeline import Timeline
-from bridge.sandbox.world import World
-from bridge.source.transport import Request, Response
+from bridge.sandbox.world import World, live
+from bridge.source.client import HttpTransport
+from bridge.source.transport import Request, Response, Transport
 
 ORGANIZATION = "org_sandbox"
 API_KEY = "sandbox-key"
@@ -57,7 +60,9 @@ class RebillyApi:
         self.base_path = f"{ORGANIZATIONS}{quote(world.account, safe='')}"
         self.access = Access(api_key, clock, Random(f"{world.seed}/tokens"))
         chance = Random(f"{world.seed}/rebilly")
-        self._office = Office(world, Jobs(world, chance), Hooks(world.register), Timeline(world), chance)
+        hooks = Hooks(world.register)
+        self.post = PostOffice(world, hooks, chance)
+        self._office = Office(world, Jobs(world, chance), hooks, self.post, Timeline(world), chance)
         self._faults = Faults(world.fault_rng, VOICE)
         self._limit = WriteLimit()
         self._delivery = Delivery(world)
@@ -110,11 +115,26 @@ class RebillyApi:
         except Problem as no:
             answer = no.answer()
         self._office.timeline.read("direct-api")
+        self.look()
         answer.seal()
         self._limit.tell(self._switches, request.method, answer)
         dress_error(answer, self._switches.error_media_type)
         self._delivery.dress(self._switches, endpoint, request, answer)
         return answer
+
+    # Webhooks.
+
+    def look(self) -> None:
+        """Have the post office take over what has happened since it looked before."""
+        self.post.read(self._switches, self._view(""))
+
+    async def live(self, connect: Callable[[str], Transport] = HttpTransport) -> None:
+        """Let the world go on and send webhooks, for ever. connect: to an origin."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(live(self.world))
+            group.create_task(carry(self.post, lambda: self._switches, self.look, self.clock, connect))
+
+    # How an answer is found.
 
     def _go_on(self) -> None:
         """What was put off until now, and who did what since the latest request."""
@@ -150,11 +170,11 @@ class RebillyApi:
             raise Problem(405, "method not allowed")
         if endpoint.permission not in switches.permissions.replace(" ", "").split(","):
             raise Problem(403, "the key lacks the permission for this call")
-        view = self._view(request)
+        view = self._view(header(request, "host"))
         return endpoint.handle(Call(self._office, switches, view, there.arguments, request.query, request.body))
 
-    def _view(self, request: Request) -> View:
-        host = header(request, "host")
+    def _view(self, host: str) -> View:
+        """`host`: whom the request was sent to, empty in process."""
         origin = f"http://{host}" if host else ORIGIN
         return View(self.world.account, origin + self.base_path, self._switches.timestamp_zone)
 

@@ -10,6 +10,7 @@ import orjson
 
 from bridge.model import Body
 from bridge.sandbox.answer import Answer
+from bridge.sandbox.rebilly.deliveries import PostOffice
 from bridge.sandbox.rebilly.documents import View
 from bridge.sandbox.rebilly.forms import parsed
 from bridge.sandbox.rebilly.hooks import Hooks
@@ -26,6 +27,7 @@ class Office:
     world: World
     jobs: Jobs
     hooks: Hooks
+    post: PostOffice
     timeline: Timeline
     chance: Random
 

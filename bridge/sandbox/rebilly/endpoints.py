@@ -51,6 +51,14 @@ def route(path: str) -> Route | None:
             return Route(name.removesuffix("s"), (uid,))
         case ["customers", uid, "timeline"]:
             return Route("timeline", (uid,))
+        case ["previews", "webhooks"]:
+            return Route("previews")
+        case ["tracking", "webhooks"]:
+            return Route("deliveries")
+        case ["tracking", "webhooks", uid]:
+            return Route("delivery", (uid,))
+        case ["tracking", "webhooks", uid, "resend"]:
+            return Route("resend", (uid,))
         case ["service-credentials", "webhook"]:
             return Route("credentials")
         case ["tags-rules"]:
@@ -86,6 +94,10 @@ ENDPOINTS: dict[str, dict[str, Endpoint]] = {
         "PUT": Endpoint("webhooks:write", webhooks.put_webhook),
         "DELETE": Endpoint("webhooks:write", webhooks.delete_webhook),
     },
+    "previews": {"POST": Endpoint("webhooks:write", webhooks.preview_webhook)},
+    "deliveries": {"GET": Endpoint("webhooks:read", webhooks.list_deliveries)},
+    "delivery": {"GET": Endpoint("webhooks:read", webhooks.read_delivery)},
+    "resend": {"POST": Endpoint("webhooks:write", webhooks.resend_delivery)},
     "credentials": {
         "GET": Endpoint("webhooks:read", webhooks.list_credentials),
         "POST": Endpoint("webhooks:write", webhooks.create_credential),

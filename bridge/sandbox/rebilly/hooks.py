@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 from bridge.model import Body
 from bridge.sandbox.population.dialect import new_id
 from bridge.sandbox.population.register import Register
+from bridge.sandbox.rebilly.documents import CUSTOMER_FIELDS
+from bridge.sandbox.rebilly.filters import parse
 from bridge.sandbox.rebilly.forms import ID, TAG_NAME
 from bridge.sandbox.rebilly.problems import Invalid, Problem
 
@@ -35,15 +37,19 @@ class Hooks:
         """With their passwords, which no answer shows."""
         self.rules: dict[str, Body] = {}
 
-    def put_webhook(self, body: Body, at: float, uid: str | None = None) -> Body:
-        """A new one, or one in place of another."""
+    def webhook_form(self, body: Body) -> Body:
+        """A webhook as it is configured, with whatever is not given."""
         _check(body, WEBHOOK)
+        parse(body.get("filter"), CUSTOMER_FIELDS)
         if body["credentialHash"] not in self.credentials:
             raise Problem(422, "the webhook is not valid", [("credentialHash", "there is no such credential")])
-        before = self.webhooks.get(uid or "")
         webhook: Body = {"eventsFilter": [], "status": "active", "headers": [], "body": None, "filter": None}
         webhook |= {name: body[name] for name in WEBHOOK if body.get(name) is not None}
-        webhook["headers"] = [{"status": "active", **header} for header in webhook["headers"]]
+        return webhook | {"headers": [{"status": "active", **header} for header in webhook["headers"]]}
+
+    def put_webhook(self, body: Body, at: float, uid: str | None = None) -> Body:
+        """A new one, or one in place of another."""
+        webhook, before = self.webhook_form(body), self.webhooks.get(uid or "")
         webhook |= self._stamped(uid or self._new_id("hook_"), before, at)
         others = [one for one in self.webhooks.values() if one is not before and one["status"] == "active"]
         if webhook["status"] == "active" and len(others) >= ACTIVE_MAX:

@@ -69,11 +69,10 @@ def list_customers(call: Call) -> Answer:
 
 def show(call: Call, row: int) -> Body:
     """A customer as the request wants it."""
-    world, names = call.world, list(call.world.customers.tags[row])
+    register = call.world.register
+    tags, document = register.tags_of(row), register.document(row)
     if call.switches.tags_order == "shuffled":
-        call.office.chance.shuffle(names)
-    tags = [world.tags.get(name) or world.register.fading[name] for name in names]
-    document = world.register.document(row)
+        call.office.chance.shuffle(tags)
     shown = documents.customer(document, tags, call.view, call.names("fields"))
     if expand := call.names("expand"):
         shown["_embedded"] = documents.embedded(document, expand, call.view)

@@ -83,9 +83,9 @@ class RebillySwitches(FaultSwitches):
     webhook_payload: Literal["embedded", "ids", "generic_merge"] = "embedded"
     """With `_embedded`; without; or with, and a merge in the shape of the other events. A webhook may have a `body` of
     its own, too."""
-    webhook_delivery: Literal["once", "duplicated", "reordered", "delayed", "dropped"] = "once"
-    """Once and in order; each twice; the later before the earlier; after a minute; never. Failed ones are sent up to
-    five times with growing gaps."""
+    webhook_delivery: Literal["once", "duplicated", "reordered", "delayed", "dropped", "retried"] = "once"
+    """Once and in order; each twice; within two seconds in any order; after a minute; never; what failed up to five
+    times with growing gaps."""
     webhook_auth: Literal["basic", "digest", "none", "wrong"] = "basic"
     """How deliveries prove who they are, where the credential has a password: Basic; Digest once challenged; not at
     all; Basic with another password."""

@@ -17,7 +17,7 @@ def _field(name: str, kind: Kind = "text") -> Field:
 
 
 STORED_FIELDS: dict[str, Field] = {
-    **{name: _field(name) for name in ("id", "status", "method", "url", "eventType", "host", "type")},
+    **{name: _field(name) for name in ("id", "status", "method", "url", "eventType", "entityId", "host")},
     **{name: _field(name, "instant") for name in ("createdTime", "updatedTime")},
 }
 
@@ -47,6 +47,27 @@ def delete_webhook(call: Call) -> Answer:
     return done()
 
 
+def preview_webhook(call: Call) -> Answer:
+    call.office.post.preview(call.office.hooks.webhook_form(call.form()), call.switches, call.view)
+    return done()
+
+
+def list_deliveries(call: Call) -> Answer:
+    return list_rows(call, [_delivered(call, entry) for entry in call.office.post.log], STORED_FIELDS)
+
+
+def read_delivery(call: Call) -> Answer:
+    entry = next((entry for entry in call.office.post.log if entry["id"] == call.arguments[0]), None)
+    if entry is None:
+        raise Problem(404, "no such delivery")
+    return found(_delivered(call, entry))
+
+
+def resend_delivery(call: Call) -> Answer:
+    call.office.post.resend(call.arguments[0])
+    return done()
+
+
 def list_credentials(call: Call) -> Answer:
     return list_rows(call, [without_secret(one) for one in call.office.hooks.credentials.values()], STORED_FIELDS)
 
@@ -71,6 +92,11 @@ def _webhook(call: Call) -> Body:
     if hook is None:
         raise Problem(404, "no such webhook")
     return hook
+
+
+def _delivered(call: Call, entry: Body) -> Body:
+    names = ("initiatedTime", "sentTime", "createdTime", "updatedTime")
+    return entry | {name: call.view.time(entry[name]) for name in names}
 
 
 def _shown(call: Call, hook: Body) -> Body:
