@@ -34,6 +34,7 @@ from bridge.sandbox.rebilly.hooks import Hooks
 from bridge.sandbox.rebilly.jobs import Jobs
 from bridge.sandbox.rebilly.limit import READS, WriteLimit, hint_retry
 from bridge.sandbox.rebilly.problems import VOICE, Problem, dress_error, of_world
+from bridge.sandbox.rebilly.rules import RuleBook
 from bridge.sandbox.rebilly.switches import RebillySwitches
 from bridge.sandbox.rebilly.timeline import Timeline
 from bridge.sandbox.world import World, live
@@ -62,6 +63,7 @@ class RebillyApi:
         chance = Random(f"{world.seed}/rebilly")
         hooks = Hooks(world.register)
         self.post = PostOffice(world, hooks, chance)
+        self._rules = RuleBook(world, hooks)
         self._office = Office(world, Jobs(world, chance), hooks, self.post, Timeline(world), chance)
         self._faults = Faults(world.fault_rng, VOICE)
         self._limit = WriteLimit()
@@ -122,10 +124,13 @@ class RebillyApi:
         self._delivery.dress(self._switches, endpoint, request, answer)
         return answer
 
-    # Webhooks.
+    # What happens by itself.
 
     def look(self) -> None:
-        """Have the post office take over what has happened since it looked before."""
+        """What has happened since it looked before: let the rules and the post office see it."""
+        self._office.timeline.read("app")
+        self._rules.apply(self._switches)
+        self._office.timeline.read("rebilly")
         self.post.read(self._switches, self._view(""))
 
     async def live(self, connect: Callable[[str], Transport] = HttpTransport) -> None:

@@ -71,6 +71,7 @@ class Hooks:
     def add_rule(self, body: Body, at: float) -> Body:
         """An automation rule."""
         _check(body, RULE)
+        parse(body.get("filter"), CUSTOMER_FIELDS)
         rule: Body = {"addTags": [], "removeTags": [], "filter": None, "status": "active"}
         rule |= {name: body[name] for name in RULE if body.get(name) is not None}
         rule |= self._stamped(self._new_id("rule_"), None, at)

@@ -163,6 +163,25 @@ def test_rules_are_stored() -> None:
     assert caller.invalid("POST", "/tags-rules", {"addTags": ["a/b"]}) == {"eventType", "addTags"}
 
 
+def test_rules_tag_without_a_call() -> None:
+    caller = Caller()
+    for name in ("new", "old"):
+        caller.add_tag(name)
+    caller.add_tag("Passport", "kyc-document")
+    rule = {"eventType": "customer-created", "addTags": ["NEW", "none", "Passport"], "filter": "id:!y"}
+    caller.json("POST", "/tags-rules", rule)
+    changed = {"eventType": "customer-updated", "addTags": ["old"], "removeTags": ["new"]}
+    caller.json("POST", "/tags-rules", changed)
+    caller.json("POST", "/tags-rules", {**changed, "removeTags": ["old"], "addTags": [], "status": "inactive"})
+    for uid in ("x", "y"):
+        caller.add(uid)
+    assert (caller.tags_of("x"), caller.tags_of("y")) == (["new"], [])
+    assert caller.json("GET", "/customers/x/timeline", sort="-id")[0]["triggeredBy"] == "rebilly"
+    caller.json("PUT", "/customers/x", {"customFields": {"a": 1}})
+    assert caller.tags_of("x") == ["old"]
+    assert caller.invalid("POST", "/tags-rules", {**rule, "filter": "colour:red"}) == {"filter"}
+
+
 # Occasions and payloads.
 
 
