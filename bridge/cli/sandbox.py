@@ -13,9 +13,10 @@ from bridge.cli.loop import run_async, until_signal
 PORT = click.IntRange(1, 65535)
 
 ACCOUNT = re.compile(r"[PT](?:\d{3}|\d{8})", re.ASCII)
-
-
 ORGANIZATION = re.compile(r"[@~\-.\w]{1,50}", re.ASCII)
+
+PROVIDERS = ("dintero", "rebilly")
+"""Whom the sandbox simulates; settings without a provider's name in front are for the first."""
 
 
 @click.command(epilog="Example:  bridge kafka --port 9092 --data ./kafka-data")
@@ -43,9 +44,6 @@ def _organization(_context: click.Context, _option: click.Parameter, value: str)
     if ORGANIZATION.fullmatch(value) is None:
         raise click.BadParameter("up to 50 letters, digits or one of _@~-.")
     return value
-
-
-PROVIDERS = ("dintero", "rebilly")
 
 
 @click.command(epilog="Example:  bridge sandbox --customers 10000 --rate edit=60 --switch rebilly.bulk_delay=60")

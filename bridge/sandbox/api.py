@@ -17,11 +17,11 @@ from bridge.clock import Clock
 from bridge.errors import RequestRefused
 from bridge.sandbox.answer import Answer, header
 from bridge.sandbox.control import CONTROL_PREFIX, Statistics, control, statistics
-from bridge.sandbox.delivery import Delivery, deliver
 from bridge.sandbox.dintero.access import Access
 from bridge.sandbox.dintero.answer import Call, refused
 from bridge.sandbox.dintero.endpoints import ENDPOINTS, Route, route, well_formed
 from bridge.sandbox.dintero.voice import VOICE
+from bridge.sandbox.dispatch import Dispatch, deliver
 from bridge.sandbox.faults import Faults
 from bridge.sandbox.limit import RequestLimit
 from bridge.sandbox.switches import Switches
@@ -52,7 +52,7 @@ class SandboxApi:
         self.access = Access(client_id, client_secret, clock, Random(f"{world.seed}/tokens"))
         self._faults = Faults(world.fault_rng, VOICE)
         self._limit = RequestLimit()
-        self._delivery = Delivery(world)
+        self._dispatch = Dispatch(world)
         self.switches = switches
 
     @property
@@ -101,7 +101,7 @@ class SandboxApi:
             answer = refused(no.status, str(no))
         answer.seal()
         self._limit.tell(self._switches, self.world.clock.wall(), answer)
-        self._delivery.dress(self._switches, endpoint, request, answer)
+        self._dispatch.dress(self._switches, endpoint, request, answer)
         return answer
 
     # What the control routes use.
@@ -109,7 +109,7 @@ class SandboxApi:
     @property
     def requests(self) -> Mapping[str, int]:
         """See `Controlled`."""
-        return self._delivery.requests
+        return self._dispatch.requests
 
     def switch(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `Controlled`."""

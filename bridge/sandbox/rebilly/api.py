@@ -23,7 +23,7 @@ from bridge.clock import Clock
 from bridge.errors import RequestRefused
 from bridge.sandbox.answer import Answer, header
 from bridge.sandbox.control import CONTROL_PREFIX, Statistics, control, statistics
-from bridge.sandbox.delivery import Delivery, deliver
+from bridge.sandbox.dispatch import Dispatch, deliver
 from bridge.sandbox.faults import Faults
 from bridge.sandbox.rebilly.access import Access
 from bridge.sandbox.rebilly.call import Call, Office
@@ -67,7 +67,7 @@ class RebillyApi:
         self._office = Office(world, Jobs(world, chance), hooks, self.post, Timeline(world), chance)
         self._faults = Faults(world.fault_rng, VOICE)
         self._limit = WriteLimit()
-        self._delivery = Delivery(world)
+        self._dispatch = Dispatch(world)
         self.switches = switches
 
     @property
@@ -121,7 +121,7 @@ class RebillyApi:
         answer.seal()
         self._limit.tell(self._switches, request.method, answer)
         dress_error(answer, self._switches.error_media_type)
-        self._delivery.dress(self._switches, endpoint, request, answer)
+        self._dispatch.dress(self._switches, endpoint, request, answer)
         return answer
 
     # What happens by itself.
@@ -188,7 +188,7 @@ class RebillyApi:
     @property
     def requests(self) -> Mapping[str, int]:
         """See `Controlled`."""
-        return self._delivery.requests
+        return self._dispatch.requests
 
     def switch(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `Controlled`."""

@@ -1,4 +1,4 @@
-"""Delivery: what every simulated API does with an answer once it is made, in process and for HTTP."""
+"""Dispatch: what every simulated API does with an answer once it is made, in process and for HTTP."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bridge.sandbox.world import World
 from bridge.source.transport import Request, Response
 
 
-class Delivery:
+class Dispatch:
     """Dresses answers with what is the same for all: date, entity tag, latency; and counts them."""
 
     def __init__(self, world: World) -> None:
