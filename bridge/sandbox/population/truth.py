@@ -100,8 +100,8 @@ def replay(documents: dict[str, Body], memberships: set[tuple[str, str]], log: I
             documents[uid] |= detail["changed"]
             documents[uid] = {name: value for name, value in documents[uid].items() if value is not None}
         elif kind in {"deleted", "merged"}:
-            if entry.collection is Collection.CUSTOMERS:
-                memberships -= {edge for edge in memberships if edge[1] == uid}
+            # Of a customer only: a tag that is gone may be shown for a while.
+            memberships -= {edge for edge in memberships if edge[1] == uid}
             documents.pop(uid, None)
             if "document" in detail:
                 documents[uid] = dict(detail["document"])

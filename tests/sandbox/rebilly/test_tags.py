@@ -208,6 +208,15 @@ def test_a_living_world_goes_on_with_jobs_by_itself_and_dates_them_right() -> No
     assert caller.world.due_at is None
 
 
+def test_jobs_and_life_happen_in_order_in_however_long_a_step() -> None:
+    caller = Caller(customers=250, tags=2, rates=RebillyRates(edit=600, merge=60))
+    caller.tag("VIP", *caller.rows(limit=250))
+    caller.wait(5)
+    moments = [entry.at for entry in caller.world.truth]
+    assert {"tagged", "updated", "merged"} <= {entry.kind for entry in caller.world.truth}
+    assert moments == sorted(moments)
+
+
 @pytest.mark.parametrize(("delay", "after"), [(0, 0.0), (60, 60.0)])
 def test_the_delay_of_jobs_may_be_another(delay: float, after: float) -> None:
     caller, uids = crowd(120, bulk_delay=delay)

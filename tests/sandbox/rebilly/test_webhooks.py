@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import orjson
 import pytest
 
 from bridge.errors import RetryLater
+from bridge.model import instant
 from bridge.sandbox.rebilly.credentials import basic, digest
 from bridge.sandbox.rebilly.deliveries import carry
 from bridge.source.transport import Request, Response
@@ -334,13 +336,15 @@ def test_a_delayed_delivery_comes_after_a_minute_and_a_dropped_one_never() -> No
 def test_what_fails_is_tried_again_with_growing_gaps_if_the_switch_says_so(failure: Response | None) -> None:
     caller, receiver = house(webhook_delivery="retried"), Receiver(failure)
     caller.add("x")
-    assert len(carried(caller, receiver, 430)) == 5
+    assert len(carried(caller, receiver, 2000)) == 5
     log = caller.json("GET", "/tracking/webhooks")
     assert [entry["attempt"] for entry in log] == [5, 4, 3, 2, 1]
     assert {entry["status"] for entry in log} == {failure.status if failure else None}
+    moments = [instant(entry["sentTime"]) / 1e6 for entry in reversed(log)]
+    assert [after - before for before, after in pairwise(moments)] == pytest.approx([5, 20, 80, 320], abs=1.5)
     caller, receiver = house(), Receiver(failure)
     caller.add("x")
-    assert len(carried(caller, receiver, 430)) == 1
+    assert len(carried(caller, receiver, 60)) == 1
 
 
 def test_a_delivery_is_logged_and_can_be_sent_again_until_it_succeeds() -> None:
