@@ -36,7 +36,8 @@ from bridge.runtime.group import Member
 from bridge.runtime.lag import watch_lag
 from bridge.runtime.memberships.loop import MembershipSource
 from bridge.runtime.memberships.rounds import RoundsPlan
-from bridge.runtime.reading import ReadingPlan, SourceReader
+from bridge.runtime.reader import SourceReader
+from bridge.runtime.reading import ReadingPlan
 from bridge.runtime.report import process_status, proved_until
 from bridge.runtime.shard import Shard, ShardPorts
 from bridge.runtime.supervisor import Endpoint, LifePorts, Supervisor
@@ -63,6 +64,8 @@ ENDPOINTS = frozenset(
         "customers.list",
         "customers.read",
         "customers.tags",
+        "customers.rename",
+        "customers.tags.set",
         "members.list",
         "members.count",
     }
@@ -306,6 +309,7 @@ def _reader(
         clock=clock,
         metrics=metrics,
         memberships=memberships,
+        commander=source.commander,
     )
 
 

@@ -19,7 +19,7 @@ from bridge.cli.loop import run_async
 from bridge.cli.output import JSON
 from bridge.cli.service import CONFIG, configure_logs
 from bridge.clock import Clock, SystemClock
-from bridge.commands.command import ID_PATTERN, Kind, Signal, encode
+from bridge.commands.command import ID_PATTERN, SIGNALS, Kind, Signal, SignalKind, encode
 from bridge.commands.outcome import Outcome, Result
 from bridge.config import Config, load, parse_duration
 from bridge.errors import ConfigurationError
@@ -47,7 +47,7 @@ class Sending:
     as_json: bool
 
 
-def command(kind: Kind) -> click.Command:
+def command(kind: SignalKind) -> click.Command:
     """The command of one signal."""
 
     @click.command(kind.value, help=_DOES[kind], epilog=f"Example:  bridge {kind} -c bridge.toml acme customers --wait")
@@ -79,7 +79,7 @@ def command(kind: Kind) -> click.Command:
     return run
 
 
-COMMANDS = [command(kind) for kind in Kind]
+COMMANDS = [command(kind) for kind in SIGNALS]
 
 
 async def _send(config: Config, signal: Signal, sending: Sending, clock: Clock) -> int:
@@ -129,7 +129,9 @@ def _line(outcome: Outcome) -> str:
     return printable(f"{outcome.outcome}: {outcome.kind or 'a command'} {what}: {outcome.detail}{count}")
 
 
-def _signal(config: Config, kind: Kind, source: str, collection: str | None, id_: str | None, clock: Clock) -> Signal:
+def _signal(
+    config: Config, kind: SignalKind, source: str, collection: str | None, id_: str | None, clock: Clock
+) -> Signal:
     """What is sent. Raises `ConfigurationError` for what the configuration does not know."""
     section = next((section for section in config.sources if section.id == source), None)
     if section is None:

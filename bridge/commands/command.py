@@ -3,6 +3,9 @@
 `encode` makes the value that a sender appends, keyed by the source's id; `parse` reads it as the source's owner. The
 inbox is open to whoever may write the topic, so every byte is checked here, and a refusal names fields and rules but
 never a value: it goes into headers, outcomes and logs. A new kind is a model and its line in `MODELS`.
+
+There are two sorts. A `Signal` is about the bridge itself, and done by whoever takes it out of the inbox. A
+`ProviderCommand` needs the provider; it is accepted out of the inbox and executed behind it, in order.
 """
 
 from __future__ import annotations
@@ -10,15 +13,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bridge.model import SOURCE_ID, Collection, instant
 
-VALUE_BYTES_MAX = 256 * 1024
-"""Of a record's value; far more than any command needs, far less than would hold up a shard."""
+VALUE_BYTES_MAX = 768 * 1024
+"""Of a record's value: `UIDS_MAX` of the longest uids fit, and a topic of Kafka's default size takes it."""
+
+UIDS_MAX = 10_000
+"""Of one command; more are several commands, each with its own outcome."""
+
+UID_PATTERN = r"^[A-Za-z0-9_@~.-]{1,64}$"
+"""Of a document's uid: what providers call their own, a UUID or a short text."""
+
+CUSTOMER_ID_CHARS_MAX = 255
+
+CONFIRM_S = 60.0
+"""How long what a provider has accepted may take to be seen, unless the command says otherwise."""
+
+CONFIRM_S_MAX = 3600.0
+"""An hour: meanwhile the commands behind this one wait."""
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$"
 """Of a command's id: nothing that could be an address or break out of a key."""
@@ -34,6 +51,19 @@ class Kind(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     APPROVE = "approve"
+    RENAME = "rename"
+    TAG = "tag"
+    UNTAG = "untag"
+    REFRESH = "refresh"
+
+
+SignalKind = Literal[Kind.RESYNC, Kind.PAUSE, Kind.RESUME, Kind.APPROVE]
+"""Of a `Signal`."""
+
+TaggingKind = Literal[Kind.TAG, Kind.UNTAG]
+"""Of a `Tagging`."""
+
+SIGNALS: tuple[SignalKind, ...] = get_args(SignalKind)
 
 
 class Reason(StrEnum):
@@ -46,6 +76,8 @@ class Reason(StrEnum):
     WRONG_KEY = "wrong_key"
     CONFLICT = "conflict"
     EXPIRED = "expired"
+    UNSUPPORTED = "unsupported"
+    BUSY = "busy"
 
 
 def _moment(text: str) -> str:
@@ -77,11 +109,94 @@ class Signal(Command):
 
     model_config = ConfigDict(title="Signal")
 
+    kind: SignalKind = Field(description="what is asked")
     collection: Collection | None = Field(default=None, description="absent or null: every collection of the source")
 
 
-MODELS: Mapping[Kind, type[Signal]] = dict.fromkeys(Kind, Signal)
+Uid = Annotated[str, Field(pattern=UID_PATTERN)]
+Uids = Annotated[tuple[Uid, ...], Field(min_length=1, max_length=UIDS_MAX)]
+
+
+class ProviderCommand(Command):
+    """Is executed behind the inbox, one after the other of a source."""
+
+    not_after: Annotated[str, AfterValidator(_moment)] | None = Field(
+        default=None, description="RFC 3339; if its execution has not begun by then, it has no effect"
+    )
+
+    @property
+    def expires_at(self) -> float:
+        """Wall-clock seconds."""
+        return float("inf") if self.not_after is None else instant(self.not_after) / 1_000_000
+
+
+def _customer_id(text: str) -> str:
+    """As providers take it; the dot names would vanish from every path."""
+    if text != text.strip() or text in (".", ".."):
+        raise ValueError("has spaces around it, or is only dots")
+    return text
+
+
+CustomerId = Annotated[str, Field(min_length=1, max_length=CUSTOMER_ID_CHARS_MAX), AfterValidator(_customer_id)]
+
+
+class Rename(ProviderCommand):
+    """Gives a customer another customer_id. Who it is, is said by its uid or by the customer_id that it has now."""
+
+    model_config = ConfigDict(title="Rename")
+
+    kind: Literal[Kind.RENAME] = Field(description="what is asked")
+    customer: Uid | None = Field(default=None, description="uid of the customer")
+    customer_id: CustomerId | None = Field(default=None, description="or the customer_id it has when this is executed")
+    new_customer_id: CustomerId = Field(description="the one it shall have")
+
+    @model_validator(mode="after")
+    def _one_name(self) -> Self:
+        if (self.customer is None) is (self.customer_id is None):
+            raise ValueError("name the customer by one of customer and customer_id")
+        return self
+
+
+class Tagging(ProviderCommand):
+    """Gives a tag to customers, or takes it from them; their other tags stay."""
+
+    model_config = ConfigDict(title="Tagging")
+
+    kind: TaggingKind = Field(description="what is asked")
+    tag: Uid = Field(description="uid of the tag")
+    customers: Uids = Field(description="uids of the customers; one that comes twice counts once")
+    confirm_within: float = Field(
+        default=CONFIRM_S,
+        gt=0,
+        le=CONFIRM_S_MAX,
+        strict=True,
+        description="seconds from the provider's word to when it must show",
+    )
+
+
+class Refresh(ProviderCommand):
+    """Reads documents again at once, and publishes what is new about them."""
+
+    model_config = ConfigDict(title="Refresh")
+
+    kind: Literal[Kind.REFRESH] = Field(description="what is asked")
+    collection: Collection = Field(description="of which collection; memberships: the tags of customers")
+    uids: Uids = Field(description="which documents; of memberships the customers")
+
+
+MODELS: Mapping[Kind, type[Command]] = {
+    **dict.fromkeys(SIGNALS, Signal),
+    Kind.RENAME: Rename,
+    Kind.TAG: Tagging,
+    Kind.UNTAG: Tagging,
+    Kind.REFRESH: Refresh,
+}
 """What a record of each kind has to look like."""
+
+
+def collection_of(command: Command) -> Collection | None:
+    """The collection that it names."""
+    return command.collection if isinstance(command, Signal | Refresh) else None
 
 
 class Refusal(NamedTuple):
@@ -95,12 +210,12 @@ class Refusal(NamedTuple):
     digest: str = ""
 
 
-def encode(command: Signal) -> bytes:
+def encode(command: Command) -> bytes:
     """The value of its inbox record."""
     return orjson.dumps(command.model_dump(mode="json", exclude_none=True))
 
 
-def parse(key: bytes | None, value: bytes | None) -> Signal | Refusal:
+def parse(key: bytes | None, value: bytes | None) -> Command | Refusal:
     """The command in a record of the inbox. Never raises."""
     if value is None:
         return Refusal(Reason.MALFORMED, "the record has no value")
@@ -125,6 +240,9 @@ def parse(key: bytes | None, value: bytes | None) -> Signal | Refusal:
     if key != command.source.encode():
         return known._replace(reason=Reason.WRONG_KEY, detail="the record's key is not the id of its source")
     return command
+
+
+_ASIDE = frozenset({"id", "sent_at", "not_after"})
 
 
 class _Names(BaseModel):
@@ -153,12 +271,14 @@ def _problems(error: ValidationError) -> str:
         if problem["type"] == "extra_forbidden":
             problems.append("there is a field that this release does not know")
         else:
-            place = ".".join(map(str, problem["loc"]))
-            problems.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}")
+            # Without its place in a list: thousands may have the same problem.
+            place = ".".join(part for part in problem["loc"] if isinstance(part, str))
+            text = problem["msg"].removeprefix("Value error, ")
+            problems.append(f"{place}: {text}" if place else text)
     return "; ".join(dict.fromkeys(problems))
 
 
 def _digest(fields: Mapping[str, Any]) -> str:
-    """Of the content but for who sent it when; absent and null are the same."""
-    content = {name: value for name, value in fields.items() if name not in ("id", "sent_at") and value is not None}
+    """Of the content but for who sent it when, and until when; absent and null are the same."""
+    content = {name: value for name, value in fields.items() if name not in _ASIDE and value is not None}
     return blake2b(orjson.dumps(content, option=orjson.OPT_SORT_KEYS), digest_size=DIGEST_BYTES).hexdigest()

@@ -19,6 +19,11 @@ CONTROL = "control"
 """Second part of a state key, `source/control/collection`."""
 
 
+def control_key(source: str, collection: Collection) -> str:
+    """Of the record that is there while the collection is paused."""
+    return key_of(source, CONTROL, collection)
+
+
 class Interrupted(Exception):
     """A signal came in between; what was read belongs to the time before it."""
 
@@ -27,7 +32,7 @@ class Control:
     """Of one feed during one opening of its shard. Synchronous but for `run`."""
 
     def __init__(self, source: str, collection: Collection, ledger: Ledger) -> None:
-        self._key = key_of(source, CONTROL, collection)
+        self._key = control_key(source, collection)
         self._ledger = ledger
         self._called = asyncio.Event()
         self._scope: asyncio.Timeout | None = None

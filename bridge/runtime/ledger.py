@@ -57,6 +57,7 @@ class Batch:
     caught_up: dict[tuple[str, Collection], float] = field(default_factory=dict)
     documents: dict[tuple[str, Collection], int] = field(default_factory=dict)
     bytes: int = 0
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def empty(self) -> bool:
@@ -70,7 +71,7 @@ class Batch:
 
 
 class Ledger:
-    """See the module. Everything but the two `wait_` methods is synchronous: a step is never half written."""
+    """See the module. Everything but the `wait_` methods is synchronous: a step is never half written."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -216,6 +217,15 @@ class Ledger:
         """Return when somebody waits for the commit: the batch is full, or what asked for it was not patient."""
         await self._hurry.wait()
 
+    async def wait_committed(self) -> None:
+        """Return when all that is written so far is committed, so that nobody else can own the shard unknown to us.
+
+        Never returns when the commit fails: then the life of the shard ends. Cancellation leaves nothing behind.
+        """
+        batch = self._open
+        self.wake()
+        await batch.settled.wait()
+
     def take(self) -> Batch:
         """The open batch is now in flight; steps go on in a new one. One batch flies at a time."""
         assert self._flying.empty, "the previous batch was not settled"
@@ -231,3 +241,4 @@ class Ledger:
             self._store.apply(batch.state.items(), position or self._store.position, batch.fingerprints)
         self._flying = Batch()
         self._edges.forget()
+        batch.settled.set()

@@ -27,7 +27,7 @@ from bridge.model import Collection, key_of
 from bridge.publish.topics import TopicPlan
 from bridge.publish.transaction import Record
 from bridge.runtime.ledger import Ledger
-from bridge.runtime.reading import SourceReader
+from bridge.runtime.reader import SourceReader
 from bridge.runtime.schedule import Backoff
 from bridge.runtime.step import SourceStep, StepLimits
 from bridge.runtime.sweep import parted

@@ -15,20 +15,18 @@ from functools import partial
 from bridge.clock import Clock
 from bridge.detect.scan import DeleteLimit
 from bridge.errors import CursorRejected, SourceError
-from bridge.event.envelope import EventBuilder
-from bridge.model import Account, Collection, Path
+from bridge.model import Cause, Document, Path
 from bridge.observability.logs import get_logger
 from bridge.observability.metrics import Metrics
-from bridge.publish.topics import TopicPlan
 from bridge.runtime.ahead import Ahead
 from bridge.runtime.ledger import Ledger
+from bridge.runtime.looks import Looks
 from bridge.runtime.loop import SourceLoop
 from bridge.runtime.memberships.bulletin import Bulletin
-from bridge.runtime.memberships.loop import Memberships, MembershipSource
 from bridge.runtime.parking import Parking
 from bridge.runtime.removal import Removal
 from bridge.runtime.schedule import Backoff, Pace, wait_s
-from bridge.runtime.step import SourceStep, StepLimits, StepResult
+from bridge.runtime.step import SourceStep, StepResult
 from bridge.runtime.sweep import AT_ONCE, Sweep, joined, owes, parted, settled
 from bridge.source.feed import Cursor, Feed, Page, without_etag
 
@@ -85,6 +83,7 @@ class Reading(SourceLoop):
         self._asked_at = 0.0
         self._ahead = Ahead()
         self._bulletin = bulletin or Bulletin()
+        self._looks: Looks[Mapping[str, Document | None]] = Looks()
         self._tell_held()
 
     @property
@@ -107,6 +106,14 @@ class Reading(SourceLoop):
         self._control.call()
         return count
 
+    async def look(self, known: Sequence[Document], cause: Cause) -> Mapping[str, Document | None]:
+        """Read these documents at once, between two pages; what is new about them is in the ledger then.
+
+        Called by another task. An answer by uid; None when it is not there: whether it is deleted, sweeps decide. One
+        about which the provider says nothing has none. Raises any `SourceError`.
+        """
+        return await self._looks.ask(known, cause)
+
     async def _break_off(self) -> None:
         await self._ahead.stop()
         await self._feed.break_off()
@@ -121,6 +128,7 @@ class Reading(SourceLoop):
             await self._stand_back()
         backoff = positions = Backoff()
         while True:
+            await self._look()
             started = self._clock.monotonic()
             try:
                 more = await self._once()
@@ -148,7 +156,7 @@ class Reading(SourceLoop):
                 await self._remove()
                 await self._sweep_until(started + self._pace.interval_s)
                 await self._remove()
-                await self._clock.sleep(wait_s(started, self._pace.interval_s, self._clock.monotonic()))
+                await self._look_until_due(started)
 
     async def _stand_back(self) -> None:
         """After a life that this feed has ended, let its siblings go on for a while."""
@@ -173,6 +181,37 @@ class Reading(SourceLoop):
             sweep = Sweep(page.caught_up_to)
         await self._take(replace(page, cursor=joined(page.cursor, sweep)), Path.POLL)
         return page.more
+
+    async def _look_until_due(self, started: float) -> None:
+        """Nothing else is to be read before; who is late lets the others go on all the same."""
+        await self._clock.sleep(0.0)
+        while (left_s := wait_s(started, self._pace.interval_s, self._clock.monotonic())) > 0.0:
+            await self._looks.wait(left_s)
+            await self._look()
+
+    async def _look(self) -> None:
+        """What somebody waits for. What is wrong with it is trouble of whoever waits."""
+        while (look := self._looks.first()) is not None:
+            await self._ledger.wait_room()
+            await self._ahead.stop()  # that page may be older than what is seen now
+            try:
+                found = await self._asked(self._feed.fetch(look.known))
+            except SourceError as error:
+                look.fail(error)
+                continue
+            self._control.check()
+            given = {document.uid: document for document in look.known}
+            told = {uid: document for uid, document in found.items() if document is not given.get(uid)}
+            documents = [document for document in told.values() if document is not None]
+            try:
+                events = self._step.look(self.collection, documents, look.cause)
+            except Exception as error:
+                self._blame(error, self._parking.polls)
+                raise
+            if events:
+                touched = [document.uid for document in documents]
+                self._bulletin.absorbed(self.collection, look.cause.path, StepResult(len(told), 0, events, 0, touched))
+            look.answer(told)
 
     async def _remove(self) -> None:
         """Delete what is gone for sure, and claim what is proved by now."""
@@ -206,6 +245,7 @@ class Reading(SourceLoop):
     async def _sweep_until(self, deadline: float) -> None:
         """Pages of a sweep in the time between two polls; at least one, so that a busy feed is swept too."""
         while self._clock.monotonic() >= self._sweep_not_before:
+            await self._look()
             cursor, sweep = parted(self._step.cursor(self._feed.collection))
             if cursor is None or sweep is None:
                 return
@@ -300,57 +340,3 @@ class Reading(SourceLoop):
                 path=page.path,
                 documents=self.documents,
             )
-
-
-@dataclass(frozen=True, slots=True)
-class SourceReader:
-    """Everything about one source that outlives its shard's openings: what to read and how to publish it.
-
-    memberships: for a provider whose customers do not say which tags they have, if they are wanted.
-    """
-
-    account: Account
-    builder: EventBuilder
-    feeds: Sequence[Feed]
-    plans: Mapping[Collection, ReadingPlan]
-    silent_snapshot: bool
-    clock: Clock
-    metrics: Metrics
-    spread: Callable[[], float] = random.random
-    parking: Mapping[Collection, Parking] = field(default_factory=lambda: {name: Parking() for name in Collection})
-    memberships: MembershipSource | None = None
-
-    @property
-    def collections(self) -> Sequence[Collection]:
-        """What is read."""
-        extra = [] if self.memberships is None else [Collection.MEMBERSHIPS]
-        return [*(feed.collection for feed in self.feeds), *extra]
-
-    def readings(self, ledger: Ledger, topics: TopicPlan) -> Sequence[SourceLoop]:
-        """The loops of one opening; they share the step, so that the source counts its events once."""
-        limits = StepLimits(topics.record_bytes_max, self.silent_snapshot)
-        step = SourceStep(self.builder, ledger, topics, limits, self.clock)
-        source = self.account.source
-        bulletin = Bulletin()
-        loops: list[SourceLoop] = [
-            Reading(
-                source,
-                feed,
-                step,
-                ledger,
-                self.plans[feed.collection],
-                self.clock,
-                self.metrics,
-                self.parking[feed.collection],
-                self.spread,
-                bulletin,
-            )
-            for feed in self.feeds
-        ]
-        if self.memberships is not None:
-            parking = self.parking[Collection.MEMBERSHIPS]
-            loop = Memberships(
-                source, self.memberships, step, ledger, bulletin, self.clock, self.metrics, parking, self.spread
-            )
-            loops.append(loop)
-        return loops

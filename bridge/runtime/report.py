@@ -8,7 +8,7 @@ from bridge.observability.metrics import Metrics
 from bridge.observability.status import CollectionStatus, ProcessStatus, ShardStatus, SourceStatus
 from bridge.runtime.assignment import SILENCE_S_MAX, Owner
 from bridge.runtime.loop import SourceLoop
-from bridge.runtime.reading import SourceReader
+from bridge.runtime.reader import SourceReader
 from bridge.runtime.shard import ShardState
 from bridge.runtime.supervisor import Supervisor
 

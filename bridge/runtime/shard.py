@@ -6,8 +6,9 @@
 
 `serve` is one life. Its order is what makes the shard exactly once: the new producer fences the old owner *before*
 the inbox position and the state are read, so neither can still move. Then run side by side, in one task group:
-a loop per collection, the committer (the only caller of `Producer.publish`), the inbox, and the tick. A failed or
-unanswered commit ends the life; everything pending is dropped with the ledger and detected again by the next life.
+a loop per collection, the commands of each source, the committer (the only caller of `Producer.publish`), the inbox,
+and the tick. A failed or unanswered commit ends the life; everything pending is dropped with the ledger and detected
+again by the next life.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ from bridge.publish.inbox import InboxRecord
 from bridge.publish.statelog import StaleCache
 from bridge.publish.topics import TopicPlan
 from bridge.publish.transaction import Producer, Receipt, Record
+from bridge.runtime.answers import Answers
 from bridge.runtime.inbox import InboxDesk
 from bridge.runtime.ledger import Batch, Ledger
 from bridge.runtime.loop import SourceLoop
 from bridge.runtime.progress import ProgressBook, last_written
-from bridge.runtime.reading import SourceReader
+from bridge.runtime.reader import SourceReader
 from bridge.runtime.tasks import first_leaf, outlived
 from bridge.store.base import Store
 from bridge.store.guard import GuardedStore
@@ -257,7 +259,9 @@ class Shard:
             )
 
     async def _run(self, producer: Producer, ledger: Ledger) -> None:
-        self.readings = {source.account.source: source.readings(ledger, self._topics) for source in self._sources}
+        answers = Answers(ledger, self._topics, self._clock)
+        openings = {source.account.source: source.open(ledger, self._topics, answers) for source in self._sources}
+        self.readings = {source: opening.loops for source, opening in openings.items()}
         for source, readings in self.readings.items():
             self._metrics.own(source, [reading.collection for reading in readings])
             for reading in readings:
@@ -273,7 +277,12 @@ class Shard:
                 for source, readings in self.readings.items()
                 for reading in readings
             ]
-            desk = InboxDesk(self.readings, ledger, self._topics, self._clock)
+            executors = {source: opening.executor for source, opening in openings.items() if opening.executor}
+            workers += [
+                group.create_task(executor.run(), name=f"shard-{self.number} commands of {source}")
+                for source, executor in executors.items()
+            ]
+            desk = InboxDesk(self.readings, executors, ledger, answers, self._topics, self._clock)
             book = ProgressBook(ledger, self._topics, self._clock)
             workers.append(group.create_task(self._consume_inbox(ledger, desk), name=f"shard-{self.number} inbox"))
             workers.append(group.create_task(self._tick(ledger, desk), name=f"shard-{self.number} tick"))

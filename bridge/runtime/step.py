@@ -25,7 +25,7 @@ from bridge.runtime.ledger import Ledger, Published
 from bridge.runtime.rebase import Window, unpublished
 from bridge.runtime.refusals import Refusals
 from bridge.runtime.sweep import AT_ONCE, joined, parted
-from bridge.source.feed import Cursor, Page
+from bridge.source.feed import Cursor, Page, without_etag
 from bridge.store.record import (
     ESSENCE_FIRST,
     Counters,
@@ -207,7 +207,7 @@ class SourceStep:
         self._windows[collection] = self._noted(collection, window.after(page))
         return StepResult(len(page.documents) + len(page.familiar), unchanged, events, self._rebased, touched)
 
-    def absorb_edges(self, moves: Sequence[EdgeMove], path: Path) -> int:
+    def absorb_edges(self, moves: Sequence[EdgeMove], cause: Cause) -> int:
         """Write what moved of these edges; how many did.
 
         A move that is in the state already is none. One to a customer that is not in the state is dropped, and one to
@@ -216,7 +216,7 @@ class SourceStep:
         before = self._begin(Collection.CUSTOMERS)
         records = self._records(Collection.CUSTOMERS, list({move.customer for move in moves}))
         names = self._tag_names({move.tag for move in moves})
-        cause = Cause(path)
+        path = cause.path
         moved = 0
         for move in moves:
             record = records.get(move.customer)
@@ -236,6 +236,22 @@ class SourceStep:
         if moved:
             self._ledger.wake(patient=path is Path.SNAPSHOT)
         return moved
+
+    def look(self, collection: Collection, documents: Sequence[Document], cause: Cause) -> int:
+        """Write what these documents, read by themselves, mean; how many events.
+
+        What the feed's last page showed may not be what is known any more, so the next one has to show everything.
+        """
+        before = self._begin(collection)
+        window = self._window(collection)
+        records = self._records(collection, [document.uid for document in documents])
+        for document in documents:
+            self._doomed.discard(document.uid)
+            self._document(collection, document, records.get(document.uid), cause, window)
+        cursor = self.cursor(collection)
+        if cursor is not None:
+            self._keep_cursor(collection, without_etag(cursor))
+        return self._end(collection, before, cause.path, patient=False)
 
     def doom(self, tag: str) -> None:
         """The tag is surely gone and will be absorbed as such: nobody joins it any more."""

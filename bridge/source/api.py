@@ -12,7 +12,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
+
+import orjson
 
 from bridge.clock import Clock
 from bridge.errors import RetryLater
@@ -210,17 +212,25 @@ class ApiClient:
             body_bytes_max=self._settings.body_bytes_max,
         )
         response, asked_at = await self.send(endpoint, request, priority)
-        same = unchanged(request, response)
-        return Answer(
-            None if same else parse(response, endpoint),
-            server_date(response),
-            asked_at,
-            self._clock.wall(),
-            len(response.body),
-            etag(response),
-            same,
-            total_count(response),
+        return self._answer(endpoint, request, response, asked_at)
+
+    async def write(
+        self, endpoint: str, method: Literal["POST", "PUT"], path: str, value: Any, *, priority: Priority
+    ) -> Answer:
+        """Send JSON and parse the answer. `Any`: the body is the endpoint's. Otherwise as `get`.
+
+        After `RetryLater`, and after a cancellation, it may have had its effect or not.
+        """
+        request = Request(
+            method,
+            path,
+            headers={"Content-Type": "application/json"},
+            body=orjson.dumps(value),
+            timeout_s=self._settings.request_timeout_s,
+            body_bytes_max=self._settings.body_bytes_max,
         )
+        response, asked_at = await self.send(endpoint, request, priority)
+        return self._answer(endpoint, request, response, asked_at)
 
     async def send(self, endpoint: str, request: Request, priority: Priority) -> tuple[Response, float]:
         """Any request with credentials: a 2xx answer, or the 304 it asked for, and the moment of the request."""
@@ -236,6 +246,19 @@ class ApiClient:
         if not unchanged(request, response):
             self._exchange.check(endpoint, response)
         return response, asked_at
+
+    def _answer(self, endpoint: str, request: Request, response: Response, asked_at: float) -> Answer:
+        same = unchanged(request, response)
+        return Answer(
+            None if same else parse(response, endpoint),
+            server_date(response),
+            asked_at,
+            self._clock.wall(),
+            len(response.body),
+            etag(response),
+            same,
+            total_count(response),
+        )
 
 
 def _authorised(request: Request, authorization: str) -> Request:

@@ -4,7 +4,8 @@ Keys: `source/collection/uid` for documents, `source/cursors/collection` for a f
 `source/counters/events` for the source's counters, `source/suspects/collection/uid` for documents that seem to be gone,
 `source/rounds/tag` for when the tag's members were read, `source/essences/collection` once the projection has changed,
 `source/refused/collection/digest` for refused rows without uid, `source/control/collection` for a pause,
-`source/done/id` for a command that was answered, `source/progress/collection` for the last watermark in the progress
+`source/command/id` for a command that is accepted, `source/doing/id` for how far it is, `source/done/id` for one that
+was answered, `source/progress/collection` for the last watermark in the progress
 topic; `@/marker/shard` once per partition, `@/heartbeat/shard` while it is quiet. Values are JSON objects with a format
 number; a record of a newer format stops the process that reads it instead of being guessed at.
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bridge.clock import SystemClock
-from bridge.commands.command import Kind, Refusal, Signal, parse
+from bridge.commands.command import SIGNALS, Kind, Refusal, Signal, parse
 from bridge.commands.outcome import Outcome
 from bridge.commands.outcome import Result as Word
 from bridge.config import load
@@ -23,7 +23,7 @@ from bridge.publish.topics import TopicPlan, ensure
 from tests.cli.commanding import configuration, run
 
 SHARDS = 3
-KINDS = [kind.value for kind in Kind]
+KINDS = [kind.value for kind in SIGNALS]
 
 
 def config_file(folder: Path, name: str, servers: str) -> Path:

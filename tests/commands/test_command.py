@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.commands.command import VALUE_BYTES_MAX, Kind, Reason, Refusal, Signal, encode, parse
+from bridge.commands.command import (
+    SIGNALS,
+    VALUE_BYTES_MAX,
+    Command,
+    Reason,
+    Refusal,
+    Signal,
+    SignalKind,
+    encode,
+    parse,
+)
 from bridge.model import Collection
 
 GOOD: dict[str, Any] = {
@@ -26,7 +36,7 @@ JSON = st.recursive(
 )
 
 
-def parsed(**changed: Any) -> Signal | Refusal:
+def parsed(**changed: Any) -> Command | Refusal:
     fields = {name: value for name, value in {**GOOD, **changed}.items() if value is not ...}
     return parse(b"acme", orjson.dumps(fields))
 
@@ -39,11 +49,11 @@ def refused(**changed: Any) -> Refusal:
 
 @given(
     st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}", fullmatch=True),
-    st.sampled_from(Kind),
+    st.sampled_from(SIGNALS),
     st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True),
     st.none() | st.sampled_from(Collection),
 )
-def test_what_was_encoded_is_parsed(id_: str, kind: Kind, source: str, collection: Collection | None) -> None:
+def test_what_was_encoded_is_parsed(id_: str, kind: SignalKind, source: str, collection: Collection | None) -> None:
     signal = Signal(id=id_, kind=kind, source=source, collection=collection, sent_at="2026-11-21T08:15:30.25Z")
     assert parse(source.encode(), encode(signal)) == signal
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,9 +24,10 @@ from bridge.publish.inbox import Inbox
 from bridge.publish.settings import KafkaSettings
 from bridge.publish.topics import TopicPlan
 from bridge.publish.transaction import Producer
+from bridge.runtime.answers import Answers
 from bridge.runtime.assignment import Assignment
 from bridge.runtime.ledger import Ledger
-from bridge.runtime.reading import Reading, SourceReader
+from bridge.runtime.reader import SourceOpening, SourceReader
 from bridge.runtime.shard import Shard, ShardState
 from bridge.sandbox.kafka import KafkaSettings as BrokerSettings
 from bridge.sandbox.kafka import LocalKafka
@@ -107,9 +108,9 @@ class Probe:
         self.account = Account("acme", "dintero", "T1")
         self.ledger: Ledger | None = None
 
-    def readings(self, ledger: Ledger, topics: TopicPlan) -> Sequence[Reading]:
+    def open(self, ledger: Ledger, topics: TopicPlan, answers: Answers) -> SourceOpening:
         self.ledger = ledger
-        return ()
+        return SourceOpening((), None)
 
     def nothing_new(self, moment: float) -> None:
         """A poll has ended that showed what is known already: everything up to the moment is published."""

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from bridge.commands.command import Kind
+from bridge.commands.outcome import Result
 from bridge.errors import PublishError
 from bridge.event.envelope import EventBuilder
 from bridge.model import Account, Collection
@@ -13,7 +15,8 @@ from bridge.observability.families import Vocabulary
 from bridge.observability.metrics import Metrics
 from bridge.publish.topics import TopicPlan
 from bridge.publish.transaction import Receipt, Record
-from bridge.runtime.reading import ReadingPlan, SourceReader
+from bridge.runtime.reader import SourceReader
+from bridge.runtime.reading import ReadingPlan
 from bridge.runtime.shard import Shard, ShardPorts
 from bridge.sandbox.api import SandboxApi
 from bridge.sandbox.population.life import Rates
@@ -122,7 +125,9 @@ class House:
         self.api = SandboxApi(self.world, Switches.parse([f"{k}={v}" for k, v in switches.items()]), clock)
         account = Account("acme", "dintero", "T12345678")
         nothing: frozenset[str] = frozenset()
-        words = Vocabulary(frozenset({"acme"}), nothing, nothing, nothing, frozenset({"pause"}), frozenset({"applied"}))
+        words = Vocabulary(
+            frozenset({"acme"}), nothing, nothing, nothing, frozenset(map(str, Kind)), frozenset(map(str, Result))
+        )
         self.metrics = Metrics(clock, words, "0")
         settings = dintero.DinteroSettings(
             source="acme",
@@ -141,6 +146,7 @@ class House:
             silent_snapshot=False,
             clock=clock,
             metrics=self.metrics,
+            commander=self.source.commander,
         )
         self.readers: list[SourceReader] = []  # instead of `reader`, where a test needs several
 

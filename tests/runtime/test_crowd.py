@@ -20,7 +20,8 @@ from bridge.model import Path as Way
 from bridge.observability.families import Vocabulary
 from bridge.observability.metrics import Metrics
 from bridge.runtime import ledger
-from bridge.runtime.reading import ReadingPlan, SourceReader
+from bridge.runtime.reader import SourceReader
+from bridge.runtime.reading import ReadingPlan
 from bridge.source import dintero
 from bridge.source.client import Connections
 from bridge.source.feed import Page

@@ -10,7 +10,7 @@ import pytest
 from bridge.clock import Clock
 from bridge.detect.edges import EdgeMove
 from bridge.event.envelope import EventBuilder
-from bridge.model import Account, Collection, Document, Path
+from bridge.model import Account, Cause, Collection, Document, Path
 from bridge.publish.topics import TopicPlan
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.step import SourceStep, StepLimits
@@ -42,7 +42,7 @@ class Desk:
         return tuple(result.touched)
 
     def move(self, *moves: tuple[str, str, bool], path: Path = Path.SWEEP) -> int:
-        return self.step.absorb_edges([EdgeMove(*move) for move in moves], path)
+        return self.step.absorb_edges([EdgeMove(*move) for move in moves], Cause(path))
 
     def commit(self) -> list[dict[str, Any]]:
         """The events, with their verb."""

@@ -14,7 +14,7 @@ from bridge.commands.command import VALUE_BYTES_MAX
 from bridge.errors import CommitUnknown
 from bridge.model import Collection
 from bridge.publish.inbox import InboxRecord
-from bridge.runtime.inbox import DAY_S, DONE_S, EXPIRES_S, PRUNE_S
+from bridge.runtime.answers import DAY_S, DONE_S, EXPIRES_S, PRUNE_S
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.shard import Shard
 from bridge.runtime.step import SourceStep, StepLimits

@@ -17,7 +17,8 @@ from bridge.model import Account, Collection
 from bridge.observability.families import Vocabulary
 from bridge.observability.metrics import Metrics
 from bridge.runtime.loop import SourceLoop
-from bridge.runtime.reading import ReadingPlan, SourceReader
+from bridge.runtime.reader import SourceReader
+from bridge.runtime.reading import ReadingPlan
 from bridge.runtime.shard import Shard
 from bridge.sandbox.switches import Switches
 from bridge.source.feed import Feed

@@ -17,7 +17,7 @@ from bridge.commands.outcome import Outcome
 from bridge.errors import CommitUnknown
 from bridge.model import Collection, Document, Path, key_of
 from bridge.publish.transaction import Producer, Receipt, Record
-from bridge.runtime.inbox import DONE, InboxDesk
+from bridge.runtime.answers import DONE, Answers
 from bridge.runtime.ledger import Batch, Ledger
 from bridge.runtime.progress import ProgressBook
 from bridge.runtime.removal import Removal
@@ -382,13 +382,13 @@ def fingerprint_kept_of_what_was_not_committed() -> Iterator[None]:
 @defect
 def done_command_not_remembered() -> Iterator[None]:
     """A command that comes again is done again."""
-    answer = InboxDesk._answer
+    answer = Answers.give
 
-    def forget(self: InboxDesk, source: str, digest: str, outcome: Outcome) -> None:
+    def forget(self: Answers, source: str, digest: str, outcome: Outcome) -> None:
         answer(self, source, digest, outcome)
         del self._ledger.open.state[key_of(source, DONE, outcome.id)]
 
-    with patch.object(InboxDesk, "_answer", forget):
+    with patch.object(Answers, "give", forget):
         yield
 
 

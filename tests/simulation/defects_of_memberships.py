@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from bridge.detect import edges
 from bridge.detect.edges import EdgeMove
-from bridge.model import Document
+from bridge.model import Cause, Document
 from bridge.runtime import memberships, removal
 from bridge.runtime.memberships.reading import TagReadings
 from bridge.runtime.memberships.roll import Roll
@@ -45,7 +45,7 @@ def untag_not_confirmed() -> Iterator[None]:
 
     async def believe(self: TagReadings, roll: Roll, _members: int) -> None:
         missing, roll.missing = list(roll.missing or ()), {}
-        self._asker.absorb([EdgeMove(uid, roll.tag, False) for uid in missing], self.path)
+        self._asker.absorb([EdgeMove(uid, roll.tag, False) for uid in missing], Cause(self.path))
 
     with patch.object(TagReadings, "_decide", believe):
         yield
@@ -114,7 +114,7 @@ def stale_page_of_members_overtakes() -> Iterator[None]:
         waiting.append((roll.tag, list(page.shown)))
         if len(waiting) > 8:
             tag, shown = waiting.popleft()
-            self._asker.absorb([EdgeMove(uid, tag, True) for uid in shown], self.path)
+            self._asker.absorb([EdgeMove(uid, tag, True) for uid in shown], Cause(self.path))
 
     with patch.object(TagReadings, "_take", again):
         yield

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bridge.commands.command import Kind
+from bridge.commands.command import Kind, SignalKind
 from bridge.detect.scan import DeleteLimit
 from bridge.model import Body, Collection, Document, iso, key_of
 from bridge.sandbox.population.life import Rates
@@ -265,7 +265,7 @@ def test_a_state_with_other_edges_than_the_provider_is_found(tagged: Town, tags:
 # What people were promised.
 
 
-def _signal(kind: Kind, at: float) -> Answered:
+def _signal(kind: SignalKind, at: float) -> Answered:
     return Answered(Sent(f"{kind}-{at}", kind, SOURCE, None, at), at + 1)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from bridge.detect import edges
 from bridge.detect.edges import EdgeMove
 from bridge.errors import SourceError
-from bridge.model import Collection, Document, Path
+from bridge.model import Cause, Collection, Document
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.step import SourceStep
 from bridge.source.memberships import MembershipReader, Untold
@@ -55,7 +55,7 @@ class Asker:
         return self._ledger.members_count(self._source, tag)
 
     async def ask(
-        self, uids: Sequence[str], path: Path, queue: dict[str, None] | None = None, *, urgent: bool = False
+        self, uids: Sequence[str], cause: Cause, queue: dict[str, None] | None = None, *, urgent: bool = False
     ) -> tuple[dict[str, Answer], dict[str, SourceError]]:
         """The customers' own tags, and why some have no answer. What the answers mean is written; who has one, or is
         not in the state, leaves the queue."""
@@ -73,14 +73,14 @@ class Asker:
         async with asyncio.TaskGroup() as group:
             for document in known:
                 group.create_task(ask(document), name="ask for a customer's tags")
-        self._learn(said, path)
+        self._learn(said, cause)
         if queue is not None:
             for uid in uids:
                 if uid not in failures:
                     queue.pop(uid, None)
         return said, failures
 
-    def _learn(self, said: Mapping[str, Answer], path: Path) -> None:
+    def _learn(self, said: Mapping[str, Answer], cause: Cause) -> None:
         """What customers say of themselves."""
         moves: list[EdgeMove] = []
         for document in self._step.known(Collection.CUSTOMERS, list(said)):
@@ -89,11 +89,11 @@ class Asker:
                 continue
             moves += edges.moved(document.uid, edges.tags_of(document.body), tags)
             self.noted(document.uid, tags)
-        self.absorb(moves, path)
+        self.absorb(moves, cause)
 
-    def absorb(self, moves: Sequence[EdgeMove], path: Path) -> int:
+    def absorb(self, moves: Sequence[EdgeMove], cause: Cause) -> int:
         """Write what moved; how many edges did."""
-        moved = self._step.absorb_edges(moves, path) if moves else 0
+        moved = self._step.absorb_edges(moves, cause) if moves else 0
         if moved:
             self._ledger.open.documents[self._source, Collection.MEMBERSHIPS] = self.edges
         return moved

@@ -50,6 +50,10 @@ class Bulletin:
         self._tags_moved = True
         self._news.set()
 
+    def wake(self) -> None:
+        """Something else is new for the loop of the memberships."""
+        self._news.set()
+
     def hint(self, uids: Sequence[str]) -> None:
         """These customers may have moved tags."""
         for uid in uids[-HINTS_MAX:]:

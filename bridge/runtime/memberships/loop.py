@@ -11,17 +11,18 @@ of both its ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bridge.clock import Clock
 from bridge.errors import RequestRefused, RetryLater, SourceError
-from bridge.model import Collection, Path, key_of
+from bridge.model import Cause, Collection, Document, Path, key_of
 from bridge.observability.logs import get_logger
 from bridge.observability.metrics import Metrics
 from bridge.runtime.ledger import Ledger
+from bridge.runtime.looks import Looks
 from bridge.runtime.loop import SourceLoop
-from bridge.runtime.memberships.asking import AT_ONCE, Asker
+from bridge.runtime.memberships.asking import AT_ONCE, Answer, Asker
 from bridge.runtime.memberships.bulletin import Bulletin
 from bridge.runtime.memberships.reading import TagReadings
 from bridge.runtime.memberships.rounds import WAIT_S_MAX, Count, Job, Now, Rounds, RoundsPlan, Work
@@ -85,6 +86,7 @@ class Memberships(SourceLoop):
         self._first = step.cursor(Collection.MEMBERSHIPS) in (None, FIRST)
         self._readings.path = Path.SNAPSHOT if self._first else Path.SWEEP
         self._orphans: list[str] = []
+        self._looks: Looks[Mapping[str, Answer | SourceError]] = Looks()
         self._hint_next = True
         self._claimed = float("-inf")
 
@@ -101,6 +103,14 @@ class Memberships(SourceLoop):
             self._readings.drop(tag)
         self._bulletin.tags_moved()
         return super().resync()
+
+    async def look(self, customers: Sequence[Document], cause: Cause) -> Mapping[str, Answer | SourceError]:
+        """Ask these customers for their tags before anything else; what each has said is in the ledger.
+
+        Called by another task. A customer that is not in the state any more has no answer.
+        """
+        self._bulletin.wake()
+        return await self._looks.ask(customers, cause)
 
     async def _live(self) -> None:
         """See `SourceLoop`. A surprise while something is made true leaves: the shard has to end."""
@@ -138,6 +148,8 @@ class Memberships(SourceLoop):
             return None  # tags may have come meanwhile
         self._readings.wake()
         self._claim()
+        if await self._look():
+            return None
         hinted = self._bulletin.hinted
         job = 0.0 if hinted and self._hint_next else self._rounds.next(self._now())
         if not isinstance(job, Job):
@@ -202,13 +214,28 @@ class Memberships(SourceLoop):
 
     # Asking.
 
+    async def _look(self) -> bool:
+        """Look at the customers that somebody waits for, some at once; False when there are none."""
+        look = self._looks.first()
+        if look is None:
+            return False
+        self.status.mode = Path.POLL
+        seen: dict[str, Answer | SourceError] = {}
+        uids = [document.uid for document in look.known]
+        for at in range(0, len(uids), AT_ONCE):
+            said, failures = await self._asker.ask(uids[at : at + AT_ONCE], look.cause, urgent=True)
+            seen |= said
+            seen |= failures
+        look.answer(seen)
+        return True
+
     async def _hints(self) -> None:
         """Customers that changed are asked for their tags."""
         uids: list[str] = []
         while len(uids) < AT_ONCE and (uid := self._bulletin.take_hint()) is not None:
             uids.append(uid)
         self.status.mode = Path.POLL
-        _, failures = await self._asker.ask(uids, Path.SNAPSHOT if self._first else Path.POLL, urgent=True)
+        _, failures = await self._asker.ask(uids, Cause(Path.SNAPSHOT if self._first else Path.POLL), urgent=True)
         # Once more, unless the provider refuses this very customer: its tags are read anyway.
         self._bulletin.hint([uid for uid, error in failures.items() if isinstance(error, RetryLater)])
         for error in failures.values():

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from bridge.clock import Clock
 from bridge.detect.edges import EdgeMove
 from bridge.errors import CursorRejected, Malformed, RequestRefused, SourceError
-from bridge.model import Collection, Path
+from bridge.model import Cause, Collection, Path
 from bridge.observability.logs import Throttle, get_logger
 from bridge.observability.metrics import Metrics
 from bridge.runtime.ledger import Ledger
@@ -119,7 +119,9 @@ class TagReadings:
         uids = [*page.shown, *page.doubtful]
         known = {document.uid for document in self._step.known(Collection.CUSTOMERS, uids)}
         roll.take(page)
-        moved = self._asker.absorb([EdgeMove(uid, roll.tag, True) for uid in page.shown if uid in known], self.path)
+        moved = self._asker.absorb(
+            [EdgeMove(uid, roll.tag, True) for uid in page.shown if uid in known], Cause(self.path)
+        )
         roll.strangers |= dict.fromkeys(uid for uid in uids if uid not in known)
         roll.ask |= dict.fromkeys(uid for uid in page.doubtful if uid in known)
         self._metrics.documents_read(self._source, Collection.MEMBERSHIPS, len(uids))
@@ -131,7 +133,7 @@ class TagReadings:
         """Some of those whose own tags decide."""
         uids = list(roll.ask)[:AT_ONCE]
         self._spent(2 * len(uids))
-        said, failures = await self._asker.ask(uids, self.path, roll.ask)
+        said, failures = await self._asker.ask(uids, Cause(self.path), roll.ask)
         if self._rolls.get(roll.tag) is not roll:
             return
         roll.since = self._clock.wall()
@@ -185,7 +187,7 @@ class TagReadings:
             return
         sample = {missing[int(self._spread() * len(missing))] for _ in range(SAMPLE)}
         self._spent(2 * len(sample))
-        said, failures = await self._asker.ask(sorted(sample), self.path)
+        said, failures = await self._asker.ask(sorted(sample), Cause(self.path))
         if self._rolls.get(roll.tag) is not roll:
             return
         if any(_has(answer, roll.tag) for answer in said.values()):
@@ -204,7 +206,7 @@ class TagReadings:
         for first in range(0, len(missing), CHUNK):
             await self._ledger.wait_room()
             chunk = missing[first : first + CHUNK]
-            self._asker.absorb([EdgeMove(uid, roll.tag, False) for uid in chunk], self.path)
+            self._asker.absorb([EdgeMove(uid, roll.tag, False) for uid in chunk], Cause(self.path))
             for uid in chunk:  # a signal may end this between two chunks; what is left is then still missing
                 (roll.missing or {}).pop(uid, None)
 

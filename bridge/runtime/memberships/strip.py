@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 from bridge.detect.edges import EdgeMove
-from bridge.model import Path
+from bridge.model import Cause, Path
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.step import SourceStep
 
@@ -31,7 +31,7 @@ async def strip(source: str, tags: Iterable[str], step: SourceStep, ledger: Ledg
             chunk = _some(ledger, source, tag, kept)
             if not chunk:
                 break
-            if step.absorb_edges([EdgeMove(uid, tag, False) for uid in chunk], path) < len(chunk):
+            if step.absorb_edges([EdgeMove(uid, tag, False) for uid in chunk], Cause(path)) < len(chunk):
                 kept.update(chunk)  # what cannot be published (too large by now) must not be tried for ever
 
 

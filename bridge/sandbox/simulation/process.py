@@ -27,7 +27,8 @@ from bridge.runtime.assignment import Assignment, OwnPartition
 from bridge.runtime.group import Member
 from bridge.runtime.memberships.loop import MembershipSource
 from bridge.runtime.memberships.rounds import RoundsPlan
-from bridge.runtime.reading import ReadingPlan, SourceReader
+from bridge.runtime.reader import SourceReader
+from bridge.runtime.reading import ReadingPlan
 from bridge.runtime.shard import Shard, ShardPorts
 from bridge.runtime.supervisor import LifePorts, Supervisor
 from bridge.sandbox.api import CLIENT_ID, CLIENT_SECRET, SandboxApi

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
 
-from bridge.commands.command import Kind, Signal, encode
+from bridge.commands.command import SIGNALS, Signal, SignalKind, encode
 from bridge.model import Collection, iso
 from bridge.publish.partitioner import partition_of
 from bridge.sandbox.simulation.plan import Plan
@@ -21,7 +21,7 @@ class Sent(NamedTuple):
     """A signal on its way; at: wall-clock seconds. The same id again is the same signal."""
 
     id: str
-    kind: Kind
+    kind: SignalKind
     source: str
     collection: Collection | None
     at: float
@@ -38,19 +38,19 @@ class Signals:
 
     def actions(self) -> dict[str, Callable[[], str | None]]:
         """By name, as in the plan."""
-        return {kind.value: self._some(kind) for kind in Kind} | {"signal again": self._again}
+        return {kind.value: self._some(kind) for kind in SIGNALS} | {"signal again": self._again}
 
     def partitions(self) -> set[int]:
         """Of the inbox, in which there are any."""
         return {self._partition(sent.source) for sent in self.sent}
 
-    def for_all(self, kinds: Sequence[Kind]) -> None:
+    def for_all(self, kinds: Sequence[SignalKind]) -> None:
         """Of every source and all its collections."""
         for source in self.plan.collections:
             for kind in kinds:
                 self._send(kind, source, None)
 
-    def _some(self, kind: Kind) -> Callable[[], str]:
+    def _some(self, kind: SignalKind) -> Callable[[], str]:
         def act() -> str:
             source = self.chance.choice(list(self.plan.collections))
             collection = self.chance.choice((None, *self.plan.collections[source]))
@@ -65,7 +65,7 @@ class Signals:
         self._put(sent)
         return sent.id
 
-    def _send(self, kind: Kind, source: str, collection: Collection | None) -> str:
+    def _send(self, kind: SignalKind, source: str, collection: Collection | None) -> str:
         sent = Sent(f"signal-{len(self.sent)}", kind, source, collection, self.outside.clock.wall())
         self.sent.append(sent)
         self._put(sent)

@@ -38,6 +38,7 @@ from bridge.clock import Clock
 from bridge.model import SOURCE_ID, Account, Collection
 from bridge.source.api import ApiClient, ClientSettings, Exchange, RequestObserver
 from bridge.source.budget import Priority, RequestBudget
+from bridge.source.dintero.commands import DinteroCommander
 from bridge.source.dintero.customers import CustomersFeed, ListSettings
 from bridge.source.dintero.memberships import MembershipList
 from bridge.source.dintero.snapshot import SnapshotFeed
@@ -147,6 +148,7 @@ class DinteroSource:
             Collection.USERS: WholeFeed(client, self._users),
         }
         self.memberships = MembershipList(client, customers_path, settings.page_limit, settings.cursor_kind)
+        self.commander = DinteroCommander(client, customers_path, settings.page_limit, self.memberships)
         self.feeds: Mapping[Collection, Feed] = MappingProxyType(
             {collection: feed for collection, feed in feeds.items() if collection in settings.collections}
         )

@@ -138,6 +138,10 @@ class MembershipList:
             known = shown  # renamed, or renamed since we knew it: once more, under its present name
         return Untold.NOT_NOW
 
+    async def tags_at(self, path: str, priority: Priority) -> frozenset[str]:
+        """The tags of whoever has this path (encoded) now; an empty answer is not believed before it comes twice."""
+        return await self._tags(path, priority, surprising=True)
+
     async def _tags(self, path: str, priority: Priority, *, surprising: bool) -> frozenset[str]:
         """surprising: an empty answer is not believed before it comes twice."""
         found = await self._tags_once(path, priority)

@@ -1,0 +1,77 @@
+"""Answers: what becomes of commands, written once each: the outcome, and the note that keeps it the only one.
+
+Both are in the transaction of what the command has caused. The note keeps a command that comes again (from another
+client, after a restart, in a replay of the whole topic) from having a second effect, for as long as the record can
+come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from bridge.clock import Clock
+from bridge.commands.outcome import Outcome
+from bridge.model import iso, key_of
+from bridge.publish.topics import INBOX_SECONDS_MAX, TopicPlan
+from bridge.publish.transaction import Record
+from bridge.runtime.ledger import Answer, Ledger
+from bridge.store.record import decode_json, encode_json
+
+DAY_S = 86_400.0
+
+EXPIRES_S = INBOX_SECONDS_MAX
+"""A record that is older should be gone from the topic. Nobody may know any more whether it is done, so it is not."""
+
+DONE_S = EXPIRES_S + DAY_S
+"""How long a command that is done is remembered; a day more, because two clocks are compared."""
+
+PRUNE_S = 600.0
+"""Between two looks for what need not be remembered any more."""
+
+PRUNED_MAX = 1_000
+"""Forgotten at one look, so that it never fills a transaction."""
+
+DONE = "done"
+"""Second part of a state key, `source/done/id`. The source is `@` when the record is of none that is known here."""
+
+
+class Answers:
+    """Of one opening of a shard. Synchronous."""
+
+    def __init__(self, ledger: Ledger, topics: TopicPlan, clock: Clock) -> None:
+        self._ledger = ledger
+        self._topics = topics
+        self._clock = clock
+        self._prune_at = clock.monotonic()
+
+    def done(self, source: str, command: str) -> dict[str, Any] | None:
+        """When the command with this id was answered (`at`), its `digest` and its `outcome`. `Any`: scalars."""
+        stored = self._ledger.get(key_of(source, DONE, command))
+        return None if stored is None else decode_json(stored)
+
+    def give(self, source: str, digest: str, outcome: Outcome) -> None:
+        """Answer a command of a source, or of `@`."""
+        done = {"at": self._clock.wall(), "digest": digest, "outcome": outcome.outcome}
+        self._ledger.put(key_of(source, DONE, outcome.id), encode_json(done))
+        self._ledger.write(Record(self._topics.outcomes, None, outcome.id.encode(), outcome.encode()))
+        self._ledger.open.answers.append(Answer(outcome.source or "", outcome.kind or "", outcome.outcome))
+        self._ledger.wake()
+
+    def prune(self, sources: Iterable[str]) -> None:
+        """Forget commands that cannot come back. Called often, looks rarely."""
+        now = self._clock.monotonic()
+        if now < self._prune_at:
+            return
+        self._prune_at = now + PRUNE_S
+        oldest, left = self._clock.wall() - DONE_S, PRUNED_MAX
+        for source in sources:
+            for key in list(self._ledger.keys(key_of(source, DONE, ""))):
+                stored = self._ledger.get(key)
+                if left > 0 and stored is not None and decode_json(stored)["at"] < oldest:
+                    self._ledger.put(key, None)
+                    left -= 1
+
+    def now(self) -> str:
+        """For outcomes."""
+        return iso(int(self._clock.wall() * 1_000_000))

@@ -1,0 +1,1 @@
+"""Commands that need the provider: accepted out of the inbox, executed behind it, answered once."""

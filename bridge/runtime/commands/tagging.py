@@ -1,0 +1,190 @@
+"""TagWork: a tag for many customers, or no more, slice by slice; and what is not seen at once is looked at again.
+
+Repeating a slice is harmless: the commander looks at each customer's tags before it writes, and writes nothing when the
+customer has the tag already, or lacks it. Which slices are done is noted. Only what is *seen* afterwards counts as
+done: another writer may have been faster, or the provider may take its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bridge.commands.command import Kind, Tagging
+from bridge.commands.outcome import Result, Tally, Why
+from bridge.errors import RetryLater, SourceError
+from bridge.model import Collection, Document
+from bridge.runtime.commands.work import Ended, Site, TagsSeen
+from bridge.runtime.schedule import Backoff
+from bridge.source.commanding import Refused, TagAnswer, Tagged
+from bridge.source.memberships import Untold
+
+CONFIRM_PAUSE_S_MAX = 15.0
+"""Between two looks at what is not seen yet."""
+
+_WHY: Mapping[Untold, Why] = {Untold.GONE: Why.GONE, Untold.NEVER: Why.REFUSED, Untold.NOT_NOW: Why.FAILED}
+
+
+class TagWork:
+    """Implements `Work`."""
+
+    def __init__(self, command: Tagging, site: Site) -> None:
+        self._command = command
+        self._site = site
+        self._present = command.kind is Kind.TAG
+        self._uids = list(dict.fromkeys(command.customers))
+        stored = site.queue.progress(command.id)
+        fields = stored or {}
+        self._begun = stored is not None
+        self._next: int = fields.get("next", 0)
+        self._count: int = fields.get("count", 0)
+        self._tally = Tally(fields.get("others"))
+        self._said: str | None = fields.get("said")
+        self._pending: dict[str, float] = dict(fields.get("pending", {}))  # until when it has to be seen, wall clock
+        self._answers: dict[str, TagAnswer] = {}  # of the present slice
+        self._pauses = Backoff()
+
+    async def go_on(self, urgent: bool) -> Ended | None:
+        """See `Work.go_on`."""
+        if not self._begun:
+            if self._tag_is_missing():
+                return Ended(Result.REJECTED, "the bridge knows no such tag")
+            await self._note()
+            self._begun = True
+        if self._next < len(self._uids):
+            await self._slice(urgent)
+        elif self._pending:
+            await self._confirm(urgent)
+        return None if self._next < len(self._uids) or self._pending else self._ended()
+
+    def give_up(self, said: str) -> Ended | None:
+        """See `Work.give_up`. Where the provider has answered for nobody, it is not asked for those that follow."""
+        self._said = self._said or said
+        some = any(_settled(answer) for answer in self._answers.values())
+        left = self._uids[self._next :][: self._site.commander.ways.customers_max if some else None]
+        self._conclude([uid for uid in left if uid in self._answers], {}, waiting=False)
+        self._tally.miss(Why.FAILED, [uid for uid in left if uid not in self._answers])
+        self._next += len(left)
+        self._answers.clear()
+        return None if self._next < len(self._uids) or self._pending else self._ended()
+
+    # A slice.
+
+    async def _slice(self, urgent: bool) -> None:
+        ways = self._site.commander.ways
+        uids = self._uids[self._next : self._next + ways.customers_max]
+        if self._tag_is_missing():
+            self._said = self._said or "the tag is gone"
+            self._tally.miss(Why.REFUSED, self._uids[self._next :])
+            self._next = len(self._uids)
+            await self._note()
+            return
+        known = self._site.known(Collection.CUSTOMERS, uids)
+        todo = [document for uid, document in known.items() if not _settled(self._answers.get(uid))]
+        if todo:
+            self._answers |= await self._set(todo, urgent)
+        for answer in self._answers.values():
+            if isinstance(answer, SourceError):
+                raise answer
+            if answer is Untold.NOT_NOW:
+                raise RetryLater("the provider does not say which name a customer has")
+        seen = await self._see([known[uid] for uid in known if isinstance(self._answers[uid], Tagged)], urgent)
+        self._tally.miss(Why.UNKNOWN, [uid for uid in uids if uid not in known])
+        self._conclude(list(known), seen, waiting=True)
+        self._next += len(uids)
+        self._answers.clear()
+        await self._note()
+
+    def _conclude(self, uids: Sequence[str], seen: TagsSeen, *, waiting: bool) -> None:
+        """What became of customers that have an answer; waiting: for what was not seen yet."""
+        until = self._site.clock.wall() + self._command.confirm_within
+        for uid in uids:
+            answer = self._answers[uid]
+            if isinstance(answer, Tagged):
+                if self._shows(seen.get(uid)):
+                    self._count += 1
+                elif seen.get(uid) is Untold.GONE:
+                    self._tally.miss(Why.GONE, [uid])
+                elif waiting:
+                    self._pending[uid] = until
+                else:
+                    self._tally.miss(Why.UNCONFIRMED, [uid])
+            elif isinstance(answer, Untold):
+                self._tally.miss(_WHY[answer], [uid])
+            elif isinstance(answer, Refused):
+                self._said = self._said or answer.said
+                self._tally.miss(Why.REFUSED, [uid])
+            else:
+                self._tally.miss(Why.FAILED, [uid])
+
+    # What was not seen.
+
+    async def _confirm(self, urgent: bool) -> None:
+        """Look once more at everything that is not seen yet, after a pause; what is late is given up."""
+        now = self._site.clock.wall()
+        late = [uid for uid, until in self._pending.items() if until <= now]
+        if late:
+            self._leave(late, Why.UNCONFIRMED)
+            await self._note()
+            return
+        self._pauses = self._pauses.failed()
+        soonest = min(self._pending.values()) - now
+        await self._site.clock.sleep(min(self._pauses.delay_s(0.0), CONFIRM_PAUSE_S_MAX, soonest))
+        ways = self._site.commander.ways
+        uids = list(self._pending)
+        for at in range(0, len(uids), ways.customers_max):
+            known = self._site.known(Collection.CUSTOMERS, uids[at : at + ways.customers_max])
+            self._leave([uid for uid in uids[at : at + ways.customers_max] if uid not in known], Why.GONE)
+            customers = list(known.values())
+            if ways.immediate and customers:
+                # Somebody has written over it. Who is refused by now will not show it, so that is found as well.
+                await self._set(customers, urgent)
+            seen = await self._see(customers, urgent)
+            self._leave([uid for uid in known if seen.get(uid) is Untold.GONE], Why.GONE)
+            shown = [uid for uid in known if self._shows(seen.get(uid))]
+            self._count += len(shown)
+            self._leave(shown, None)
+        await self._note()
+
+    def _leave(self, uids: Sequence[str], why: Why | None) -> None:
+        for uid in uids:
+            del self._pending[uid]
+        if why is not None:
+            self._tally.miss(why, uids)
+
+    # Small things.
+
+    async def _set(self, customers: Sequence[Document], urgent: bool) -> Mapping[str, TagAnswer]:
+        command = self._command
+        return await self._site.commander.set_tag(customers, command.tag, self._present, urgent=urgent)
+
+    async def _see(self, customers: Sequence[Document], urgent: bool) -> TagsSeen:
+        return await self._site.tags(customers, self._command.id, urgent=urgent) if customers else {}
+
+    def _shows(self, tags: frozenset[str] | Untold | SourceError | None) -> bool:
+        return isinstance(tags, frozenset) and (self._command.tag in tags) is self._present
+
+    def _tag_is_missing(self) -> bool:
+        """Where tags are read. Raises `RetryLater` before they are."""
+        if Collection.TAGS not in self._site.readings:
+            return False
+        return not self._site.known(Collection.TAGS, [self._command.tag])
+
+    async def _note(self) -> None:
+        progress = {
+            "next": self._next,
+            "count": self._count,
+            "others": self._tally.stored,
+            "pending": self._pending,
+            "said": self._said,
+        }
+        await self._site.note(self._command.id, progress)
+
+    def _ended(self) -> Ended:
+        have = "have the tag" if self._present else "do not have the tag"
+        detail = f"{self._count} of {len(self._uids)} customers {have}" + (f"; {self._said}" if self._said else "")
+        return Ended(self._tally.result(self._count), detail, self._count, self._tally.others)
+
+
+def _settled(answer: TagAnswer | None) -> bool:
+    """Whether asking again would bring nothing new."""
+    return answer is not None and answer is not Untold.NOT_NOW and not isinstance(answer, SourceError)

@@ -1,0 +1,130 @@
+"""Work: the execution of one accepted command, piece by piece, and what it stands on.
+
+A piece that raises is begun again. What must not be forgotten between two pieces is noted, and committed before the
+provider is asked for more: so only an owner that the group still vouches for has an effect, and a crash repeats one
+piece at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from bridge.clock import Clock
+from bridge.commands.outcome import Others, Result
+from bridge.errors import RetryLater, SourceError
+from bridge.model import Cause, Collection, Document, Path
+from bridge.runtime.commands.queue import CommandQueue, Progress
+from bridge.runtime.control import control_key
+from bridge.runtime.ledger import Ledger
+from bridge.runtime.memberships.bulletin import Bulletin
+from bridge.runtime.memberships.loop import Memberships
+from bridge.runtime.reading import Reading
+from bridge.runtime.step import SourceStep
+from bridge.source.commanding import Commander
+from bridge.source.memberships import Untold
+
+LOOK_S_MAX = 300.0
+"""A loop that does not come to look within five minutes is in trouble of its own; it is not waited for."""
+
+TAGS_AT_ONCE = 8
+"""Customers that are asked for their tags side by side, where no loop reads memberships."""
+
+TagsSeen = Mapping[str, frozenset[str] | Untold | SourceError]
+"""What customers were seen to have, by uid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command has ended; see `Outcome`."""
+
+    result: Result
+    detail: str
+    count: int | None = None
+    others: Sequence[Others] = ()
+
+
+class Work(Protocol):
+    """One command. Called by the executor alone, one call at a time."""
+
+    async def go_on(self, urgent: bool) -> Ended | None:
+        """Do the next piece; None when there is more. Raises any `SourceError`; then it is called again, later.
+
+        urgent: ask the provider before everything else. Cancellation leaves what is noted, and open whether the
+        provider has done the piece.
+        """
+        ...
+
+    def give_up(self, said: str) -> Ended | None:
+        """The piece has failed for as long as anybody waits; None when there is another one without it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What the commands of one source are executed on, during one opening of its shard."""
+
+    source: str
+    step: SourceStep
+    ledger: Ledger
+    bulletin: Bulletin
+    queue: CommandQueue
+    readings: Mapping[Collection, Reading]
+    memberships: Memberships | None
+    commander: Commander
+    clock: Clock
+
+    def known(self, collection: Collection, uids: Sequence[str]) -> dict[str, Document]:
+        """The documents of these uids, as far as there are any.
+
+        Raises `RetryLater` when one is missing and the collection has not been read since the shard was opened.
+        """
+        found = {document.uid: document for document in self.step.known(collection, uids)}
+        if len(found) < len(uids) and collection not in self.bulletin.read:
+            raise RetryLater(f"{collection} have not been read yet")
+        return found
+
+    def paused(self, collection: Collection) -> bool:
+        """Whether the provider is to be asked nothing about it."""
+        return self.ledger.get(control_key(self.source, collection)) is not None
+
+    async def note(self, command: str, progress: Progress) -> None:
+        """It is so far; committed when this returns."""
+        self.queue.note(command, progress)
+        await self.ledger.wait_committed()
+
+    async def look(self, collection: Collection, known: Sequence[Document], ref: str) -> Mapping[str, Document | None]:
+        """See `Reading.look`."""
+        try:
+            async with asyncio.timeout(LOOK_S_MAX):
+                return await self.readings[collection].look(known, Cause(Path.COMMAND, ref))
+        except TimeoutError:
+            raise RetryLater(f"nobody has looked at {collection} in time") from None
+
+    async def tags(self, customers: Sequence[Document], ref: str, *, urgent: bool) -> TagsSeen:
+        """The tags that these customers have now; published, where memberships are read."""
+        if self.memberships is None:
+            return await self._asked_for_tags(customers, urgent)
+        try:
+            async with asyncio.timeout(LOOK_S_MAX):
+                return await self.memberships.look(customers, Cause(Path.COMMAND, ref))
+        except TimeoutError:
+            raise RetryLater("nobody has looked at memberships in time") from None
+
+    async def _asked_for_tags(self, customers: Sequence[Document], urgent: bool) -> TagsSeen:
+        seen: dict[str, frozenset[str] | Untold | SourceError] = {}
+        turns = asyncio.Semaphore(TAGS_AT_ONCE)
+
+        async def ask(document: Document) -> None:
+            async with turns:
+                try:
+                    seen[document.uid] = await self.commander.tags(document, urgent=urgent)
+                except SourceError as error:
+                    seen[document.uid] = error
+
+        async with asyncio.TaskGroup() as group:
+            for document in customers:
+                group.create_task(ask(document), name="ask for a customer's tags")
+        return seen
