@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -21,51 +20,9 @@ from bridge.runtime.step import SourceStep, StepLimits
 from bridge.source.feed import Cursor, Familiar, Page, none_familiar
 from bridge.store.memory import MemoryStore
 from bridge.store.record import ROUNDS, cursor_key, decode_json, encode_json
-from tests.runtime.shards import NUMBER, TOPICS, House
+from tests.runtime.posting import Post, living
+from tests.runtime.shards import TOPICS, House
 from tests.support.clock import VirtualClock, run_virtual
-
-
-class Post:
-    """Sends records to one shard after the other, offsets going on."""
-
-    def __init__(self, house: House) -> None:
-        self.house = house
-        self.sent: list[InboxRecord] = []
-
-    def signal(self, kind: str, collection: str | None = None, id_: str | None = None, **more: Any) -> InboxRecord:
-        offset = len(self.sent)
-        fields = {"id": id_ or f"id-{offset}", "kind": kind, "source": "acme", "sent_at": "2026-11-21T08:15:30Z"}
-        return self.raw(orjson.dumps({**fields, "collection": collection, **more}))
-
-    def raw(self, value: bytes | None, key: bytes | None = b"acme", at: float | None = None) -> InboxRecord:
-        moment = self.house.clock.wall() if at is None else at
-        record = InboxRecord(NUMBER, len(self.sent), key, value, (), int(moment * 1000))
-        self.sent.append(record)
-        return record
-
-    @property
-    def outcomes(self) -> list[dict[str, Any]]:
-        return [orjson.loads(record.value or b"") for record in self.house.kafka.events("outcomes")]
-
-    @property
-    def last(self) -> tuple[str, str, str]:
-        outcome = self.outcomes[-1]
-        return outcome["id"], outcome["outcome"], outcome["detail"]
-
-    @property
-    def reasons(self) -> list[str]:
-        return [dict(letter.headers)["reason"].decode() for letter in self.house.kafka.events("deadletters")]
-
-
-@asynccontextmanager
-async def living(house: House) -> AsyncIterator[Shard]:
-    """A life of the shard that has read everything once."""
-    shard = house.shard()
-    async with asyncio.TaskGroup() as group:
-        group.create_task(shard.serve())
-        await asyncio.sleep(3)
-        yield shard
-        shard.drain()
 
 
 def asked(house: House, endpoint: str = "") -> int:

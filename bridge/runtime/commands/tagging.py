@@ -59,9 +59,12 @@ class TagWork:
     def give_up(self, said: str) -> Ended | None:
         """See `Work.give_up`. Where the provider has answered for nobody, it is not asked for those that follow."""
         self._said = self._said or said
+        if self._next == len(self._uids):
+            self._leave(list(self._pending), Why.UNCONFIRMED)
+            return self._ended()
         some = any(_settled(answer) for answer in self._answers.values())
         left = self._uids[self._next :][: self._site.commander.ways.customers_max if some else None]
-        self._conclude([uid for uid in left if uid in self._answers], {}, waiting=False)
+        self._conclude([uid for uid in left if uid in self._answers], {})
         self._tally.miss(Why.FAILED, [uid for uid in left if uid not in self._answers])
         self._next += len(left)
         self._answers.clear()
@@ -89,13 +92,13 @@ class TagWork:
                 raise RetryLater("the provider does not say which name a customer has")
         seen = await self._see([known[uid] for uid in known if isinstance(self._answers[uid], Tagged)], urgent)
         self._tally.miss(Why.UNKNOWN, [uid for uid in uids if uid not in known])
-        self._conclude(list(known), seen, waiting=True)
+        self._conclude(list(known), seen)
         self._next += len(uids)
         self._answers.clear()
         await self._note()
 
-    def _conclude(self, uids: Sequence[str], seen: TagsSeen, *, waiting: bool) -> None:
-        """What became of customers that have an answer; waiting: for what was not seen yet."""
+    def _conclude(self, uids: Sequence[str], seen: TagsSeen) -> None:
+        """What became of customers that have an answer; what was not seen yet is waited for."""
         until = self._site.clock.wall() + self._command.confirm_within
         for uid in uids:
             answer = self._answers[uid]
@@ -104,10 +107,8 @@ class TagWork:
                     self._count += 1
                 elif seen.get(uid) is Untold.GONE:
                     self._tally.miss(Why.GONE, [uid])
-                elif waiting:
-                    self._pending[uid] = until
                 else:
-                    self._tally.miss(Why.UNCONFIRMED, [uid])
+                    self._pending[uid] = until
             elif isinstance(answer, Untold):
                 self._tally.miss(_WHY[answer], [uid])
             elif isinstance(answer, Refused):
@@ -119,30 +120,26 @@ class TagWork:
     # What was not seen.
 
     async def _confirm(self, urgent: bool) -> None:
-        """Look once more at everything that is not seen yet, after a pause; what is late is given up."""
-        now = self._site.clock.wall()
-        late = [uid for uid, until in self._pending.items() if until <= now]
-        if late:
-            self._leave(late, Why.UNCONFIRMED)
-            await self._note()
-            return
+        """Look once more at everything that is not seen yet, after a pause; what is late even then is given up."""
         self._pauses = self._pauses.failed()
-        soonest = min(self._pending.values()) - now
-        await self._site.clock.sleep(min(self._pauses.delay_s(0.0), CONFIRM_PAUSE_S_MAX, soonest))
+        left_s = max(0.0, min(self._pending.values()) - self._site.clock.wall())
+        await self._site.clock.sleep(min(self._pauses.delay_s(0.0), CONFIRM_PAUSE_S_MAX, left_s))
         ways = self._site.commander.ways
-        uids = list(self._pending)
-        for at in range(0, len(uids), ways.customers_max):
-            known = self._site.known(Collection.CUSTOMERS, uids[at : at + ways.customers_max])
-            self._leave([uid for uid in uids[at : at + ways.customers_max] if uid not in known], Why.GONE)
+        pending = list(self._pending)
+        for at in range(0, len(pending), ways.customers_max):
+            uids = pending[at : at + ways.customers_max]
+            known = self._site.known(Collection.CUSTOMERS, uids)
             customers = list(known.values())
             if ways.immediate and customers:
                 # Somebody has written over it. Who is refused by now will not show it, so that is found as well.
                 await self._set(customers, urgent)
             seen = await self._see(customers, urgent)
-            self._leave([uid for uid in known if seen.get(uid) is Untold.GONE], Why.GONE)
             shown = [uid for uid in known if self._shows(seen.get(uid))]
             self._count += len(shown)
             self._leave(shown, None)
+            self._leave([uid for uid in uids if uid not in known or seen.get(uid) is Untold.GONE], Why.GONE)
+        now = self._site.clock.wall()
+        self._leave([uid for uid, until in self._pending.items() if until <= now], Why.UNCONFIRMED)
         await self._note()
 
     def _leave(self, uids: Sequence[str], why: Why | None) -> None:
