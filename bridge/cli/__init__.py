@@ -27,7 +27,20 @@ def main(context: click.Context, debug: bool) -> None:
 
 def _register() -> None:
     """Import late: a command's libraries load only when the executable runs."""
-    from bridge.cli import demo, plan, sandbox, schema, service, signals, state, tail, topics, verify  # noqa: PLC0415
+    from bridge.cli import (  # noqa: PLC0415
+        deadletters,
+        demo,
+        plan,
+        sandbox,
+        schema,
+        send,
+        service,
+        signals,
+        state,
+        tail,
+        topics,
+        verify,
+    )
 
     for command in (
         demo.demo,
@@ -39,6 +52,8 @@ def _register() -> None:
         verify.verify,
         plan.plan,
         *signals.COMMANDS,
+        send.group,
+        deadletters.deadletters,
         sandbox.kafka,
         sandbox.sandbox,
         schema.schema,

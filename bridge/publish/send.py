@@ -58,7 +58,10 @@ class InboxSender:
 
         Raises when there is no answer in time: then it may be there or not. Cancelled: the same.
         """
-        key = source.encode()
+        return await self.send_raw(source.encode(), value)
+
+    async def send_raw(self, key: bytes, value: bytes) -> tuple[int, int]:
+        """As `send`, whatever the key is."""
         try:
             async with asyncio.timeout(self._settings.answer_deadline_s):
                 partitions = await self._client.partitions_for(self._topic)

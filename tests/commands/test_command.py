@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.commands.command import (
+    CONFIRM_S_MAX,
     SIGNALS,
+    UIDS_MAX,
     VALUE_BYTES_MAX,
     Command,
+    ProviderCommand,
     Reason,
     Refusal,
     Signal,
@@ -20,6 +23,7 @@ from bridge.commands.command import (
     encode,
     parse,
 )
+from bridge.commands.outcome import UIDS_LISTED_MAX, Result, Tally, Why
 from bridge.model import Collection
 
 GOOD: dict[str, Any] = {
@@ -34,6 +38,17 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
+
+
+BASE: dict[str, Any] = {"id": "a-1", "source": "acme", "sent_at": "2026-11-21T08:15:30Z"}
+RENAME = {**BASE, "kind": "rename", "customer": "u-1", "new_customer_id": "c-2"}
+TAGGING = {**BASE, "kind": "untag", "tag": "t-1", "customers": ["u-1", "u-2"]}
+REFRESH = {**BASE, "kind": "refresh", "collection": "customers", "uids": ["u-1"]}
+UIDS = st.lists(st.from_regex(r"[A-Za-z0-9_@~.-]{1,64}", fullmatch=True), min_size=1, max_size=5)
+NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=255).filter(
+    lambda name: name == name.strip() and name not in (".", "..")
+)
+MOMENTS = st.none() | st.just("2026-11-21T08:15:30.25+01:00")
 
 
 def parsed(**changed: Any) -> Command | Refusal:
@@ -135,3 +150,114 @@ def test_a_command_is_the_same_whoever_sends_it_whenever() -> None:
     assert digest() == digest(id="b-2", sent_at="2027-01-01T00:00:00Z")
     assert digest(collection=None) == digest(collection=...)
     assert len({digest(), digest(kind="resume"), digest(collection=None), digest(collection="tags")}) == 4
+
+
+# Commands that need the provider.
+
+
+def read(fields: dict[str, Any]) -> Command | Refusal:
+    return parse(b"acme", orjson.dumps(fields))
+
+
+@given(
+    st.fixed_dictionaries(
+        {"kind": st.just("rename"), "customer": UIDS.map(lambda uids: uids[0]), "new_customer_id": NAMES}
+    )
+    | st.fixed_dictionaries({"kind": st.just("rename"), "customer_id": NAMES, "new_customer_id": NAMES})
+    | st.fixed_dictionaries(
+        {
+            "kind": st.sampled_from(["tag", "untag"]),
+            "tag": UIDS.map(lambda uids: uids[0]),
+            "customers": UIDS,
+            "confirm_within": st.floats(0.001, CONFIRM_S_MAX),
+        }
+    )
+    | st.fixed_dictionaries({"kind": st.just("refresh"), "collection": st.sampled_from(Collection), "uids": UIDS}),
+    MOMENTS,
+)
+def test_a_command_for_the_provider_is_parsed_as_it_was_encoded(fields: dict[str, Any], not_after: str | None) -> None:
+    command = read({**BASE, **fields, "not_after": not_after})
+    assert isinstance(command, ProviderCommand)
+    assert parse(b"acme", encode(command)) == command
+    later = read({**BASE, **fields, "sent_at": "2027-01-01T00:00:00Z"})
+    assert later.digest == command.digest, "whenever it was sent, and until whenever it may begin"
+
+
+@pytest.mark.parametrize("good", [RENAME, TAGGING, REFRESH], ids=lambda fields: str(fields["kind"]))
+@given(st.data())
+def test_any_fields_of_it_are_a_command_or_a_reason_without_a_value(good: dict[str, Any], data: st.DataObject) -> None:
+    assert isinstance(read(good), ProviderCommand)
+    names = st.sampled_from([*good, "not_after", "confirm_within", "more"])
+    marked = JSON | st.text(min_size=9).map(lambda text: f"§{text}§")
+    result = read({**good, **data.draw(st.dictionaries(names, marked))})
+    if isinstance(result, Refusal):
+        assert result.detail
+        assert "§" not in str(result)
+        assert result.reason in (Reason.MALFORMED, Reason.UNKNOWN_KIND, Reason.WRONG_KEY)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({**RENAME, "customer_id": "c-1"}, "name the customer by one of customer and customer_id"),
+        ({**RENAME, "customer": None}, "name the customer by one of customer and customer_id"),
+        ({**RENAME, "new_customer_id": ".."}, "new_customer_id: has spaces around it, or is only dots"),
+        ({**RENAME, "new_customer_id": "x" * 256}, "new_customer_id: String should have at most 255 characters"),
+        ({**RENAME, "collection": None}, "there is a field that this release does not know"),
+        ({**TAGGING, "customers": ["/"] * 9_000}, "customers: String should match pattern '^[A-Za-z0-9_@~.-]{1,64}$'"),
+        ({**TAGGING, "confirm_within": "60"}, "confirm_within: Input should be a valid number"),
+        ({**TAGGING, "not_after": "soon"}, "not_after: is no RFC 3339 date-time"),
+        ({**REFRESH, "uids": []}, "uids: Tuple should have at least 1 item after validation, not 0"),
+        ({**REFRESH, "uids": ["u"] * (UIDS_MAX + 1)}, f"uids: Tuple should have at most {UIDS_MAX} items"),
+        ({**REFRESH, "collection": None}, "collection: Input should be"),
+    ],
+)
+def test_why_it_is_none(fields: dict[str, Any], said: str) -> None:
+    result = read(fields)
+    assert isinstance(result, Refusal)
+    assert result.detail.startswith(said)
+    assert result.id == "a-1"
+
+
+def test_as_many_uids_as_one_command_takes_fit_into_a_record() -> None:
+    assert isinstance(read({**TAGGING, "customers": [f"{n:064}" for n in range(UIDS_MAX)]}), ProviderCommand)
+
+
+# What many documents came to.
+
+
+@given(st.lists(st.tuples(st.sampled_from(Why), UIDS)), st.integers(0, 3))
+def test_a_tally_counts_all_and_lists_no_address(missed: list[tuple[Why, list[str]]], count: int) -> None:
+    tally = Tally()
+    for why, uids in missed:
+        tally.miss(why, uids)
+        tally = Tally(orjson.loads(orjson.dumps(tally.stored)))
+    assert sum(others.count for others in tally.others) == sum(len(uids) for _, uids in missed)
+    assert not any("@" in uid for others in tally.others for uid in others.uids)
+    assert (tally.result(count) is Result.APPLIED) is (not missed)
+
+
+def test_a_tally_lists_some_and_says_how_many_there_are() -> None:
+    tally = Tally()
+    for _ in range(3):
+        tally.miss(Why.GONE, [f"u{number}" for number in range(400)])
+    (others,) = tally.others
+    assert (others.count, len(others.uids)) == (1200, UIDS_LISTED_MAX)
+
+
+@pytest.mark.parametrize(
+    ("count", "reasons", "result"),
+    [
+        (5, [Why.UNCONFIRMED], Result.UNCONFIRMED),
+        (0, [Why.UNCONFIRMED, Why.GONE], Result.UNCONFIRMED),
+        (5, [Why.UNCONFIRMED, Why.GONE], Result.PARTLY),
+        (1, [Why.FAILED], Result.PARTLY),
+        (0, [Why.FAILED, Why.UNKNOWN], Result.FAILED),
+        (0, [Why.UNKNOWN, Why.GONE, Why.REFUSED], Result.REJECTED),
+    ],
+)
+def test_what_the_whole_came_to(count: int, reasons: list[Why], result: Result) -> None:
+    tally = Tally()
+    for why in reasons:
+        tally.miss(why, ["u"])
+    assert tally.result(count) is result
