@@ -6,8 +6,8 @@ provider shows whether it was the right one.
 
 A customer's tags can only be replaced as a whole, and no request can be tied to the state it was made from. They are
 read right before they are written, so a tag that somebody else sets stays, unless it is set between these two
-requests; nothing at this provider could tell of that. Whether the write was overtaken itself is seen by who reads the
-tags afterwards, and mended by calling again.
+requests; nothing at this provider could tell of that. A name that changes hands just there leads to another customer.
+Whether the write was overtaken itself is seen by who reads the tags afterwards, and mended by calling again.
 """
 
 from __future__ import annotations
