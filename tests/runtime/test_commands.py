@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from random import Random
 from typing import Any
 
 import orjson
@@ -11,6 +12,7 @@ import pytest
 
 from bridge.errors import CommitUnknown, PublishError, RetryLater
 from bridge.model import iso
+from bridge.publish.inbox import InboxRecord
 from bridge.runtime.commands import queue as queues
 from bridge.runtime.commands.executor import RETRY_S_MAX
 from bridge.source.transport import Request, Response
@@ -690,5 +692,78 @@ def test_outcomes_hold_no_value_of_a_command() -> None:
             await until_answered(post, 3)
         assert {result for _, result in post.words} == {"rejected"}
         assert "nordmann" not in orjson.dumps(post.outcomes).decode()
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_in_a_living_world_with_faults_and_crashes_each_has_one_outcome_and_the_events_add_up(seed: int) -> None:
+    """Renames, tags and refreshes while others change the same customers, requests fail and lives end."""
+
+    async def main(clock: VirtualClock) -> None:
+        rng = Random(seed)
+        faults = {
+            "fault_cut": "0.05",
+            "fault_500": "0.03",
+            "fault_429": "0.02",
+            "latency_ms": str(rng.choice([0, 15, 200])),
+        }
+        club = Club(clock, 40, 5, sweep_s=60.0, switches={"timestamp_precision": "milliseconds", **faults})
+        post = Post(club)
+        tags = list(club.world.tags)
+        taken = {name: club.uid(name) for name in names(club)}
+
+        def happen() -> None:
+            living = names(club)
+            chosen = rng.choice(living)
+            match rng.randrange(4):
+                case 0:
+                    retag(club, chosen, *rng.sample(tags, rng.randrange(4)))
+                case 1:
+                    club.world.rename_customer(chosen, f"other-{rng.getrandbits(40)}")
+                case 2:
+                    club.world.update_customer(chosen, {"first_name": f"n{rng.getrandbits(20)}"})
+                case 3 if len(living) > 25:
+                    club.world.delete_customer(chosen)
+
+        def ask() -> InboxRecord:
+            uids = rng.sample(sorted(taken.values()), 4)
+            match rng.randrange(4):
+                case 0:
+                    return post.command("rename", customer=uids[0], new_customer_id=f"mine-{rng.getrandbits(40)}")
+                case 1:
+                    return post.command("refresh", collection=rng.choice(["customers", "memberships"]), uids=uids)
+                case kind:
+                    return post.command("tag" if kind == 2 else "untag", tag=rng.choice(tags), customers=uids)
+
+        while len(post.sent) < 40:
+            shard = club.shard()
+            life = asyncio.get_running_loop().create_task(shard.serve())
+            await asyncio.sleep(8)
+            for record in post.sent[club.kafka.offset or 0 :]:
+                shard.deliver([record])
+            for _ in range(rng.randrange(5, 12)):
+                shard.deliver([ask()])
+                happen()
+                await asyncio.sleep(rng.choice([0.0, 0.05, 0.7]))
+                happen()
+            life.cancel()
+            await asyncio.wait([life])
+        club.api.switches = club.api.switches.changed({"fault_cut": 0, "fault_500": 0, "fault_429": 0})
+        async with living(club) as shard:
+            shard.deliver(post.sent[club.kafka.offset or 0 :])
+            await until_answered(post, len(post.sent), 1000)
+            await asyncio.sleep(300)
+        assert sorted(id_ for id_, _ in post.words) == sorted(f"id-{number}" for number in range(len(post.sent)))
+        assert "failed" not in {result for _, result in post.words}
+        club.check()
+        assert left_over(club) == []
+        for name, uid in taken.items():  # the last rename of each that was applied has been at the provider
+            del name
+            mine = [o["id"] for o in post.outcomes if o["outcome"] == "applied" and o["kind"] == "rename"]
+            asked = [orjson.loads(r.value or b"") for r in post.sent]
+            wanted = [f["new_customer_id"] for f in asked if f.get("customer") == uid and f["id"] in mine]
+            had = [entry.detail["to"] for entry in club.world.truth if entry.kind == "renamed" and entry.uid == uid]
+            assert [to for to in had if to.startswith("mine-")] == wanted
 
     run_virtual(main)
