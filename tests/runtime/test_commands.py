@@ -231,6 +231,68 @@ def test_a_crash_between_the_effect_and_its_commit_is_made_good_by_the_next_owne
     run_virtual(main)
 
 
+@pytest.mark.parametrize("kind", ["rename", "tag"])
+def test_what_has_begun_in_time_does_not_expire_in_a_crash(kind: str) -> None:
+    """It may have had its effect, so nobody may say that it had none."""
+
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock, customers=20, tags=3)
+        post, tap = Post(house), Tap(house)
+        name = names(house)[0]
+        uid, tag = uid_of(house, name), next(iter(house.world.tags))
+        retag(house, name)
+
+        async def around(request: Request, go_on: Callable[[], Awaitable[Response]]) -> Response:
+            answer = await go_on()
+            if request.method != "GET" and "/users/" in request.path:
+                house.kafka.fail = lambda _: CommitUnknown("?")
+                await asyncio.sleep(30)
+            return answer
+
+        tap.around = around
+        shard = house.shard()
+        life = asyncio.get_running_loop().create_task(shard.serve())
+        await asyncio.sleep(3)
+        not_after = iso(int((clock.wall() + 5) * 1_000_000))
+        what = {"tag": tag, "customers": [uid]} if kind == "tag" else {"customer": uid, "new_customer_id": "new"}
+        shard.deliver([post.command(kind, **what, not_after=not_after)])
+        with pytest.raises(CommitUnknown):
+            await life
+        house.kafka.fail, tap.around = lambda _: None, None
+        await asyncio.sleep(10)
+        async with living(house):
+            await until_answered(post, 1)
+        assert post.words == [("id-0", "applied")]
+
+    run_virtual(main)
+
+
+def test_what_was_done_and_cannot_be_looked_at_is_told_when_it_is_seen() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock)
+        post, tap = Post(house), Tap(house)
+        name = names(house)[0]
+        uid = uid_of(house, name)
+        full = orjson.dumps([{}] * 100)
+
+        async def around(request: Request, go_on: Callable[[], Awaitable[Response]]) -> Response:
+            if {"search", "email", "phone_number"} & dict(request.query).keys():
+                return Response(200, {}, full)  # may be cut, so it proves nothing
+            if request.path.endswith("/users/new"):
+                return Response(400, {}, b"")
+            return await go_on()
+
+        tap.around = around
+        async with living(house) as shard:
+            shard.deliver([post.command("rename", customer=uid, new_customer_id="new")])
+            await until_answered(post, 1)
+            assert post.last[1] == "applied"
+            await asyncio.sleep(10)
+        assert causes(house, "customer.renamed") == [{"path": "poll"}]
+
+    run_virtual(main)
+
+
 def test_renames_are_done_in_the_order_of_the_inbox_and_the_loser_is_told_why() -> None:
     async def main(clock: VirtualClock) -> None:
         house = House(clock)

@@ -74,9 +74,7 @@ class RenameWork:
             missing = "the provider has no customer with this customer_id"
         if customer is None:
             return Ended(Result.REJECTED, missing)
-        await self._site.note(
-            command.id, {"customer": customer.uid, "customer_id": customer.body.get("customer_id", "")}
-        )
+        self._site.note(command.id, {"customer": customer.uid, "customer_id": customer.body.get("customer_id", "")})
         return None
 
     async def _look(self, customer: Document) -> Ended | None:

@@ -48,8 +48,9 @@ class TagWork:
         if not self._begun:
             if self._tag_is_missing():
                 return Ended(Result.REJECTED, "the bridge knows no such tag")
-            await self._note()
             self._begun = True
+            self._note()
+            return None
         if self._next < len(self._uids):
             await self._slice(urgent)
         elif self._pending:
@@ -79,7 +80,7 @@ class TagWork:
             self._said = self._said or "the tag is gone"
             self._tally.miss(Why.REFUSED, self._uids[self._next :])
             self._next = len(self._uids)
-            await self._note()
+            self._note()
             return
         known = self._site.known(Collection.CUSTOMERS, uids)
         todo = [document for uid, document in known.items() if not _settled(self._answers.get(uid))]
@@ -95,7 +96,7 @@ class TagWork:
         self._conclude(list(known), seen)
         self._next += len(uids)
         self._answers.clear()
-        await self._note()
+        self._note()
 
     def _conclude(self, uids: Sequence[str], seen: TagsSeen) -> None:
         """What became of customers that have an answer; what was not seen yet is waited for."""
@@ -140,7 +141,7 @@ class TagWork:
             self._leave([uid for uid in uids if uid not in known or seen.get(uid) is Untold.GONE], Why.GONE)
         now = self._site.clock.wall()
         self._leave([uid for uid, until in self._pending.items() if until <= now], Why.UNCONFIRMED)
-        await self._note()
+        self._note()
 
     def _leave(self, uids: Sequence[str], why: Why | None) -> None:
         for uid in uids:
@@ -166,7 +167,7 @@ class TagWork:
             return False
         return not self._site.known(Collection.TAGS, [self._command.tag])
 
-    async def _note(self) -> None:
+    def _note(self) -> None:
         progress = {
             "next": self._next,
             "count": self._count,
@@ -174,7 +175,7 @@ class TagWork:
             "pending": self._pending,
             "said": self._said,
         }
-        await self._site.note(self._command.id, progress)
+        self._site.note(self._command.id, progress)
 
     def _ended(self) -> Ended:
         have = "have the tag" if self._present else "do not have the tag"

@@ -1,8 +1,8 @@
 """Work: the execution of one accepted command, piece by piece, and what it stands on.
 
-A piece that raises is begun again. What must not be forgotten between two pieces is noted, and committed before the
-provider is asked for more: so only an owner that the group still vouches for has an effect, and a crash repeats one
-piece at most.
+A piece that raises is begun again. What must not be forgotten between two pieces is noted, and the executor begins the
+next one only when that is committed: so only an owner that the group still vouches for has an effect, and a crash
+repeats one piece at most. The first piece notes that the command has begun, and changes nothing yet.
 """
 
 from __future__ import annotations
@@ -90,10 +90,9 @@ class Site:
         """Whether the provider is to be asked nothing about it."""
         return self.ledger.get(control_key(self.source, collection)) is not None
 
-    async def note(self, command: str, progress: Progress) -> None:
-        """It is so far; committed when this returns."""
+    def note(self, command: str, progress: Progress) -> None:
+        """It is so far; committed before the next piece begins."""
         self.queue.note(command, progress)
-        await self.ledger.wait_committed()
 
     async def look(self, collection: Collection, known: Sequence[Document], ref: str) -> Mapping[str, Document | None]:
         """See `Reading.look`."""
