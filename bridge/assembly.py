@@ -16,6 +16,7 @@ from bridge import __version__
 from bridge.clock import Clock
 from bridge.commands.command import Kind, Reason
 from bridge.commands.outcome import Result
+from bridge.commands.receiver import CommandReceiver
 from bridge.config import Config, SourceSection
 from bridge.event.catalog import CATALOG
 from bridge.event.envelope import EventBuilder
@@ -28,6 +29,7 @@ from bridge.observability.status import ProcessStatus
 from bridge.publish.inbox import Inbox
 from bridge.publish.partitioner import partition_of
 from bridge.publish.producer import KafkaProducer
+from bridge.publish.send import InboxDoor
 from bridge.publish.statelog import restore
 from bridge.publish.topics import Cluster, TopicPlan, ensure, inspect
 from bridge.publish.witness import check_events
@@ -169,8 +171,10 @@ def build(config: Config, clock: Clock) -> Bridge:
     def status() -> ProcessStatus:
         return process_status(supervisor, readers, plan.shards, metrics)
 
-    probes = ProbeServer(config.http.listen, metrics, status)
-    endpoints: list[Endpoint] = [probes]
+    door = InboxDoor(config.kafka, plan.inbox)
+    receiver = CommandReceiver(config.command_tokens, door.send, clock)
+    probes = ProbeServer(config.http.listen, metrics, status, receiver.routes)
+    endpoints: list[Endpoint] = [probes, door]
     ports = LifePorts(prepare, inspected, inbox, assignment)
     supervisor = Supervisor(ports, endpoints, clock, grace_s=config.bridge.shutdown_grace)
     return Bridge(supervisor, metrics, probes, connections, readers, folder, clock)

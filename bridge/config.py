@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from bridge.commands.receiver import TOKEN_CHARS_MIN
 from bridge.detect.scan import DeleteLimit
 from bridge.errors import ConfigurationError
 from bridge.event.envelope import ContentMode
@@ -144,9 +145,10 @@ class BridgeSection(_Section):
 
 
 class HttpSection(_Section):
-    """`[http]`: where metrics, health and the status page listen. Loopback by default: they are not for the world."""
+    """`[http]`: where metrics, health, the status page and commands listen. Loopback by default: not for the world."""
 
     listen: str = "127.0.0.1:8080"
+    command_token: SecretStr | None = Field(None, min_length=TOKEN_CHARS_MIN)  # None: no commands over HTTP
 
     @field_validator("listen")
     @classmethod
@@ -167,6 +169,7 @@ class SourceSection(_Section):
     owner: str | None = None
     client_id: str = Field(min_length=1)
     client_secret: SecretStr = Field(min_length=1)
+    command_token: SecretStr | None = Field(None, min_length=TOKEN_CHARS_MIN)  # instead of that of `[http]`
     base_url: str | None = Field(None, pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$")  # None: the provider's own
     collections: list[Collection] = Field([Collection.CUSTOMERS, Collection.TAGS], min_length=1)
     poll_interval: Interval = POLL_INTERVAL
@@ -234,6 +237,19 @@ class Config(_Section):
     bridge: BridgeSection = BridgeSection()
     http: HttpSection = HttpSection()
     sources: list[SourceSection] = Field([], max_length=10_000)
+
+    @property
+    def command_tokens(self) -> dict[str, SecretStr]:
+        """By source, of those that take commands over HTTP."""
+        tokens = {source.id: source.command_token or self.http.command_token for source in self.sources}
+        return {source: token for source, token in tokens.items() if token is not None}
+
+    @property
+    def secrets(self) -> list[str]:
+        """Everything that may never be shown."""
+        own = [self.kafka.sasl_plain_password, self.kafka.ssl_password, self.http.command_token]
+        found = own + [secret for source in self.sources for secret in (source.client_secret, source.command_token)]
+        return [secret.get_secret_value() for secret in found if secret is not None]
 
     @model_validator(mode="after")
     def _unique(self) -> Config:

@@ -42,7 +42,7 @@ def group() -> None:
 @JSON
 @click.pass_obj
 def rename(
-    debug: bool, path: Path, source: str, customer: str, new_customer_id: str, by: str, **options: Any
+    debug: bool, /, path: Path, source: str, customer: str, new_customer_id: str, by: str, **options: Any
 ) -> None:  # `Any`: as in click
     """Give CUSTOMER, named by its uid or its present customer_id, another customer_id."""
     who = {"customer" if by == "uid" else "customer_id": customer, "new_customer_id": new_customer_id}
@@ -65,6 +65,7 @@ def _tagging(kind: TaggingKind, does: str) -> click.Command:
     @click.pass_obj
     def run(
         debug: bool,
+        /,
         path: Path,
         source: str,
         tag: str,
@@ -97,6 +98,7 @@ _tagging(Kind.UNTAG, "Take the tag with the uid TAG from customers; their other 
 @click.pass_obj
 def refresh(
     debug: bool,
+    /,
     path: Path,
     source: str,
     collection: str,

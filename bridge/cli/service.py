@@ -119,10 +119,7 @@ def configure_logs(config: Config, debug: bool, log_format: str, *, quiet: bool 
     style: logs.Style = (
         "console" if log_format == "console" or (log_format == "auto" and sys.stderr.isatty()) else "json"
     )
-    secrets = [source.client_secret.get_secret_value() for source in config.sources]
-    if config.kafka.sasl_plain_password is not None:
-        secrets.append(config.kafka.sasl_plain_password.get_secret_value())
-    logs.configure(style, "debug" if debug else "error" if quiet else "info", sys.stderr, secrets)
+    logs.configure(style, "debug" if debug else "error" if quiet else "info", sys.stderr, config.secrets)
     quiet_client_loggers()
     for finding in client_findings():
         logs.get_logger(__name__).warning(finding)

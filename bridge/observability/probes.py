@@ -3,18 +3,18 @@
     GET /metrics   Prometheus text or OpenMetrics        GET /live    200, or 503 when a loop stands still
     GET /          status page for people                GET /ready   200, or 503 while it cannot serve
 
-Read-only and without a login, so it listens on loopback unless the configuration says otherwise, and shows
-neither a secret nor a customer. Built by the assembly; `start` and `stop` belong to the supervisor. The
-server runs no task of its own beyond aiohttp's one per connection, which `stop` ends; the one slow thing,
-writing out thousands of series, happens in a thread, one at a time, so that a scrape never holds up the
-loops.
+Read-only and without a login, so it listens on loopback unless the configuration says otherwise, and shows neither a
+secret nor a customer. Other parts of the process may add routes, which see to their own rights. Built by the
+assembly; `start` and `stop` belong to the supervisor. The server runs no task of its own beyond aiohttp's one per
+connection, which `stop` ends; the one slow thing, writing out thousands of series, happens in a thread, one at a
+time, so that a scrape never holds up the loops.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 
@@ -51,13 +51,21 @@ class ProbeServer:
 
     listen: `host:port`; port 0 takes a free one, see `port`.
     status: called on the loop for every request; quick, and never raises for an expected fault.
+    routes: of other parts, in the same bounds of time; they bound the bodies themselves.
     """
 
-    def __init__(self, listen: str, metrics: Metrics, status: Callable[[], ProcessStatus]) -> None:
+    def __init__(
+        self,
+        listen: str,
+        metrics: Metrics,
+        status: Callable[[], ProcessStatus],
+        routes: Sequence[web.RouteDef] = (),
+    ) -> None:
         self._listen = listen
         self._host, self._port = parse_listen(listen)
         self._metrics = metrics
         self._status = status
+        self._routes = routes
         self._writing = asyncio.Lock()
         self._runner: web.AppRunner | None = None
 
@@ -78,6 +86,7 @@ class ProbeServer:
         app.router.add_get("/live", self._get_live)
         app.router.add_get("/ready", self._get_ready)
         app.router.add_get("/", self._get_page)
+        app.add_routes(self._routes)
         runner = web.AppRunner(
             app,
             access_log=None,

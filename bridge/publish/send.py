@@ -88,6 +88,41 @@ class InboxSender:
                 future.exception()  # looked at, or the loop would report it as forgotten
 
 
+class InboxDoor:
+    """An `InboxSender` for a process that lives longer than Kafka: opened by the first record, again until it opens.
+
+    Shared by all who send; `stop` closes it for good. Implements the supervisor's `Endpoint`.
+    """
+
+    def __init__(self, settings: KafkaSettings, topic: str) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._opening = asyncio.Lock()
+        self._sender: InboxSender | None = None
+        self._stopped = False
+
+    async def start(self) -> None:
+        """Nothing yet."""
+
+    async def send(self, source: str, value: bytes) -> tuple[int, int]:
+        """See `InboxSender.send`."""
+        async with self._opening:
+            if self._stopped:
+                raise EnvironmentUnavailable("the process is stopping")
+            if self._sender is None:
+                sender = InboxSender(self._settings, self._topic)
+                self._sender = await sender.__aenter__()
+        return await self._sender.send(source, value)
+
+    async def stop(self) -> None:
+        """Bounded and idempotent; what is being sent fails."""
+        self._stopped = True
+        async with self._opening:
+            sender, self._sender = self._sender, None
+        if sender is not None:
+            await sender.__aexit__()
+
+
 class Outcomes:
     """The answers to one command, for the length of one `async with`. Calls raise `EnvironmentUnavailable`."""
 

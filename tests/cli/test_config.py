@@ -129,6 +129,24 @@ def test_a_secret_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.sources[0].client_secret.get_secret_value() == SECRET
 
 
+def test_a_token_for_commands_is_of_all_sources_or_of_one_and_never_shown() -> None:
+    token, own = "canary-token-of-everybody", "canary-token-of-acme-alone"
+    second = GOOD[GOOD.index("[[sources]]") :].replace('"acme"', '"globex"')
+    one = GOOD.replace('client_id = "client"', f'client_id = "client"\ncommand_token = "{own}"')
+    assert parse(GOOD, "bridge.toml", Path(".")).command_tokens == {}
+    config = parse(f'{one}{second}[http]\ncommand_token = "{token}"', "bridge.toml", Path("."))
+    assert {source: secret.get_secret_value() for source, secret in config.command_tokens.items()} == {
+        "acme": own,
+        "globex": token,
+    }
+    assert {token, own, SECRET} <= set(config.secrets)
+    assert token not in repr(config)
+    assert own not in repr(config)
+    said = problem(f'{GOOD}[http]\ncommand_token = "short-canary"')
+    assert "http.command_token: " in said
+    assert "short-canary" not in said
+
+
 def test_the_command_exits_with_2_and_one_paragraph(tmp_path: Path) -> None:
     path = tmp_path / "bridge.toml"
     path.write_text(GOOD.replace("shards = 16", "shrads = 16"))

@@ -14,11 +14,12 @@ from bridge.clock import SystemClock
 from bridge.commands.command import UIDS_MAX, Kind, Tagging, parse
 from bridge.commands.outcome import Outcome
 from bridge.config import load
+from bridge.errors import EnvironmentUnavailable
 from bridge.model import instant
 from bridge.publish.deadletter import DeadLetter
 from bridge.publish.partitioner import partition_of
 from bridge.publish.reading import Message, read_topics
-from bridge.publish.send import InboxSender
+from bridge.publish.send import InboxDoor, InboxSender
 from bridge.publish.settings import KafkaSettings
 from bridge.publish.topics import TopicPlan, ensure
 from tests.cli.commanding import configuration, run
@@ -98,6 +99,7 @@ def test_with_kafka(tmp_path: Path, bootstrap_servers: str, bridge_name: str, mo
     path = config_file(tmp_path, bridge_name, bootstrap_servers)
     _send_and_wait(path, plan, settings, monkeypatch)
     _list_and_replay(path, plan, settings, bootstrap_servers)
+    asyncio.run(_through_the_door(plan, settings))
 
 
 def _records(settings: KafkaSettings, topic: str) -> list[Message]:
@@ -165,3 +167,17 @@ def _list_and_replay(path: Path, plan: TopicPlan, settings: KafkaSettings, serve
     assert replayed == {"sent": 1, "again": 1, "elsewhere": 1, "cut": 1}
     *_, last = _records(settings, plan.inbox)
     assert (last.key, last.value, last.partition) == (b"acme", secret, partition_of(b"acme", SHARDS))
+
+
+async def _through_the_door(plan: TopicPlan, settings: KafkaSettings) -> None:
+    """The service's own sender: opened by the first record, shared, closed for good."""
+    door = InboxDoor(settings, plan.inbox)
+    await door.start()
+    async with asyncio.TaskGroup() as group:
+        sent = [group.create_task(door.send("acme", b"%d" % number)) for number in range(20)]
+    offsets = [task.result()[1] for task in sent]
+    assert len(set(offsets)) == 20
+    await door.stop()
+    await door.stop()
+    with pytest.raises(EnvironmentUnavailable):
+        await door.send("acme", b"late")
