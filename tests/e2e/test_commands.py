@@ -1,10 +1,11 @@
-"""Signals through a real Kafka: pause, resume, resync, one id twice, and a kill in between."""
+"""Signals and commands through a real Kafka, one id twice, and kills in between."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -132,3 +133,95 @@ def _check_topics(bootstrap: str, name: str) -> None:
     assert moments.keys() == {f"{SOURCE}/customers", f"{SOURCE}/tags"}
     for found in moments.values():
         assert found == sorted(set(found))
+
+
+TOKEN = "token-of-the-commands"
+
+
+def order(path: Path, value: dict[str, Any]) -> int:
+    """Send a command over HTTP; the status, 0 for none. `Any`: JSON."""
+    request = urllib.request.Request(
+        f"{listen_of(path)}/sources/{SOURCE}/commands",
+        json.dumps(value).encode(),
+        {"Authorization": f"Bearer {TOKEN}"},
+        method="POST",
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=15) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+def known(path: Path, collection: str) -> list[str]:
+    """The uids in the state."""
+    result = command("state", "-c", str(path), "list", "--collection", collection, "--json")
+    return [json.loads(line)["key"].split("/", 2)[2] for line in result.stdout.splitlines()]
+
+
+@pytest.mark.timeout(280)
+def test_commands_outlive_kills_and_each_is_answered_once(
+    tmp_path: Path, bootstrap_servers: str, bridge_name: str
+) -> None:
+    with sandbox(tmp_path, "--customers", "100", "--tags", "3", "--switch", "latency_ms=10") as url:
+        path = config(tmp_path, bootstrap_servers, bridge_name, url, shards=SHARDS)
+        more = f'collections = ["customers", "tags", "memberships"]\ncommand_token = "{TOKEN}"\n'
+        path.write_text(path.read_text() + more)
+        process = bridge(tmp_path, path)
+        customers_known = 'bridge_store_documents{collection="customers"'
+        wait_for("the bridge", lambda: ready(path) and metric(path, customers_known) == 100)
+        customers, tag = known(path, "customers"), known(path, "tags")[0]
+        ids = tmp_path / "ids.txt"
+        ids.write_text("\n".join(customers[:60]))
+        arguments = ["-c", str(path), SOURCE, tag, "no-such-customer", "--file", str(ids), "--id", "the-tag"]
+        assert command("send", "tag", *arguments).returncode == 0
+        for number in range(24):
+            value = {
+                "kind": "rename",
+                "customer": customers[number],
+                "new_customer_id": f"new/{number}",
+                "id": f"r{number}",
+            }
+            wait_for("202", lambda value=value: order(path, value) == 202)  # type: ignore[misc]
+            if number in (3, 12):
+                process.kill()
+                shutil.rmtree(tmp_path / "data-a")
+                process = bridge(tmp_path, path)
+        outcome = command("send", "tag", *arguments, "--wait", "--timeout", "90s", "--json")
+        assert outcome.returncode == 1, "partly"
+        said = json.loads(outcome.stdout.splitlines()[-1])
+        assert (said["outcome"], said["count"]) == ("partly", 60)
+        assert said["others"] == [{"why": "unknown", "count": 1, "uids": ["no-such-customer"]}]
+        last = ("-c", str(path), SOURCE, customers[23], "new/23", "--id", "r23", "--wait", "--json")
+        assert json.loads(command("send", "rename", *last).stdout.splitlines()[-1])["outcome"] == "applied"
+        assert order(path, {"kind": "approve"}) == 400
+        assert order(path, {}) == 400
+        result = command("verify", "-c", str(path), "--online")
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert process.terminate() == 0, process.said()
+    answered = _records(bootstrap_servers, bridge_name, "outcomes")
+    assert sorted(key for key, _ in answered) == sorted(["the-tag", *(f"r{number}" for number in range(24))])
+    renamed = [value for _, value in _records(bootstrap_servers, bridge_name, "customers") if "from" in value]
+    assert sorted(value["to"] for value in renamed) == sorted(f"new/{number}" for number in range(24))
+    assert {value["cause"].get("ref") for value in renamed} & {f"r{number}" for number in range(24)}
+
+
+def _records(bootstrap: str, name: str, topic: str) -> list[tuple[str, dict[str, Any]]]:
+    """Keys and values of a topic, with another client. `Any`: JSON."""
+    options = {"bootstrap.servers": bootstrap, "group.id": f"{name}-{topic}", "auto.offset.reset": "earliest"}
+    consumer = Consumer({**options, "isolation.level": "read_committed"})
+    consumer.subscribe([f"{name}.{topic}"])
+    found: list[tuple[str, dict[str, Any]]] = []
+    try:
+        silent = 0
+        while silent < 8 or not found:
+            message = consumer.poll(0.5)
+            if message is None:
+                silent += 1
+                continue
+            found.append(((message.key() or b"").decode(), json.loads(message.value() or b"")))
+    finally:
+        consumer.close()
+    return found
