@@ -2,17 +2,27 @@
 
 All that is seen of a collection is seen and written by one loop, one after the other, so no answer ever overtakes a
 newer one. Whoever knows that something has changed (a command that has changed it) waits here for the loop to look.
+
+A provider's lists may be late: for a while they show what was true before the look. What they date as older is left
+out in any case; `Doubts` says whose rows have to be read once more when they date the same and say something else.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
+from bridge.clock import Clock
 from bridge.errors import SourceError
 from bridge.model import Cause, Document
+
+LATE_S = 60.0
+"""How late lists may be; as with `poll_overlap`, some seconds are usual."""
+
+DOUBTS_MAX = 20_000
+"""Documents that were looked at within that time; two of the largest commands. Of more the oldest are believed."""
 
 Seen = TypeVar("Seen")
 
@@ -75,3 +85,28 @@ class Looks(Generic[Seen]):
                 await self._news.wait()
         except TimeoutError:
             pass
+
+
+class Doubts:
+    """Of one loop during one opening. At first of everything: nobody knows what the life before has looked at."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._all_until = clock.monotonic() + LATE_S
+        self._until: dict[str, float] = {}
+
+    def note(self, uids: Iterable[str]) -> None:
+        """These were looked at just now."""
+        now = self._clock.monotonic()
+        for uid in uids:
+            self._until.pop(uid, None)
+            self._until[uid] = now + LATE_S
+        while self._until and (len(self._until) > DOUBTS_MAX or next(iter(self._until.values())) <= now):
+            del self._until[next(iter(self._until))]
+
+    def of(self, uids: Iterable[str]) -> set[str]:
+        """Those of which a list may still show what was true before."""
+        now = self._clock.monotonic()
+        if now < self._all_until:
+            return set(uids)
+        return {uid for uid in uids if self._until.get(uid, now) > now} if self._until else set()

@@ -20,7 +20,7 @@ from bridge.observability.logs import get_logger
 from bridge.observability.metrics import Metrics
 from bridge.runtime.ahead import Ahead
 from bridge.runtime.ledger import Ledger
-from bridge.runtime.looks import Looks
+from bridge.runtime.looks import Doubts, Looks
 from bridge.runtime.loop import SourceLoop
 from bridge.runtime.memberships.bulletin import Bulletin
 from bridge.runtime.parking import Parking
@@ -84,6 +84,7 @@ class Reading(SourceLoop):
         self._ahead = Ahead()
         self._bulletin = bulletin or Bulletin()
         self._looks: Looks[Mapping[str, Document | None]] = Looks()
+        self._doubts = Doubts(clock)
         self._tell_held()
 
     @property
@@ -208,6 +209,7 @@ class Reading(SourceLoop):
             except Exception as error:
                 self._blame(error, self._parking.polls)
                 raise
+            self._doubts.note(document.uid for document in documents)
             if events:
                 touched = [document.uid for document in documents]
                 self._bulletin.absorbed(self.collection, look.cause.path, StepResult(len(told), 0, events, 0, touched))
@@ -297,6 +299,7 @@ class Reading(SourceLoop):
         """Make the page true. by: POLL for polls and the first complete reading, SWEEP for what is read beside them."""
         collection = self._feed.collection
         self.status.mode = page.path
+        page = await self._undisputed(page)
         absent = await self._removal.look(page, by)
         if self._removal.concluded:
             page = replace(page, cursor=settled(page.cursor))
@@ -327,6 +330,22 @@ class Reading(SourceLoop):
         elif not page.more and any(reject.uid is None for reject in page.rejects):
             # Nothing is proved while a row could be anybody's, but all others are known.
             self._bulletin.ended(collection, self._asked_at)
+
+    async def _undisputed(self, page: Page) -> Page:
+        """The page with those rows read once more that may be older than what was looked at by itself."""
+        doubted = self._doubts.of(document.uid for document in page.documents)
+        if not doubted or page.path is Path.SNAPSHOT:
+            return page
+        rows = [document for document in page.documents if document.uid in doubted]
+        disputed = {document.uid: document for document in self._step.disputed(self.collection, rows)}
+        if not disputed:
+            return page
+        found = await self._asked(self._feed.fetch(list(disputed.values())))
+        # Who seems to be gone, or cannot be told about, stays as it is known: that is for sweeps to find out.
+        settled = {uid: found.get(uid) or known for uid, known in disputed.items()}
+        documents = [settled.get(document.uid, document) for document in page.documents]
+        fingerprints = {uid: mark for uid, mark in page.fingerprints.items() if uid not in settled}
+        return replace(page, documents=documents, fingerprints=fingerprints, cursor=without_etag(page.cursor))
 
     def _tell_progress(self, page: Page) -> None:
         """A complete reading may take hours; say now and then how far it is."""

@@ -253,6 +253,20 @@ class SourceStep:
             self._keep_cursor(collection, without_etag(cursor))
         return self._end(collection, before, cause.path, patient=False)
 
+    def disputed(self, collection: Collection, documents: Sequence[Document]) -> list[Document]:
+        """What is known of those that are dated as what is known, or not at all, and would be told as a change."""
+        window = self._window(collection)
+        records = self._records(collection, [document.uid for document in documents])
+        found: dict[str, Document] = {}
+        for document in documents:
+            record = records.get(document.uid)
+            if record is None or record.document is None or document.version not in (0, record.version):
+                continue
+            copy = document._replace(body=edges.with_tags(document.body, edges.tags_of(record.document)))
+            if unpublished(record, copy, detect(record.document, copy.body), window) is None:
+                found[document.uid] = Document(document.uid, record.document, record.version)
+        return list(found.values())
+
     def doom(self, tag: str) -> None:
         """The tag is surely gone and will be absorbed as such: nobody joins it any more."""
         self._doomed.add(tag)
