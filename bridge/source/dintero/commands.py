@@ -75,7 +75,7 @@ class DinteroCommander:
         """
         priority = _priority(urgent)
         for _ in range(ATTEMPTS_MAX):
-            present = await self._present(known, priority)
+            present = await self._present(known, priority, new_customer_id)
             if isinstance(present, Untold):
                 return present
             if present.body["customer_id"] == new_customer_id:
@@ -89,12 +89,12 @@ class DinteroCommander:
                     RENAME, "POST", f"{path}/change_customer_id", value, priority=priority
                 )
             except RequestRefused as error:
-                after = await self._present(present, priority)
+                after = await self._present(present, priority, new_customer_id)
                 if isinstance(after, Untold):
                     return after
                 if after.body["customer_id"] == new_customer_id:
                     return after
-                if after.body["customer_id"] == present.body["customer_id"]:
+                if after.body["customer_id"] == present.body["customer_id"] and error.status != 404:
                     return Refused(str(error))
                 known = after  # renamed by somebody else meanwhile: once more, under its present name
                 continue
@@ -151,10 +151,14 @@ class DinteroCommander:
             return TAGGED
         return Untold.NOT_NOW
 
-    async def _present(self, known: Document, priority: Priority) -> Document | Untold:
-        """This very customer with its present name; everything else about it may be as it was known."""
-        name = known.body.get("customer_id")
-        if isinstance(name, str) and is_segment(name):
+    async def _present(self, known: Document, priority: Priority, *others: str) -> Document | Untold:
+        """This very customer with its present name; everything else about it may be as it was known.
+
+        others: names that it may have as well. They are asked for before the list is, which may be late.
+        """
+        for name in (known.body.get("customer_id"), *others):
+            if not isinstance(name, str) or not is_segment(name):
+                continue
             try:
                 row = await self._read(name, priority)
             except RequestRefused as error:
