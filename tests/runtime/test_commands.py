@@ -150,6 +150,36 @@ def test_whoever_sees_a_rename_first_it_is_told_once(latency_ms: int, bumps: str
     run_virtual(main)
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_list_that_is_late_does_not_take_back_what_a_command_has_done(again: bool) -> None:
+    """The provider does not date a rename, so nothing but a second look can tell which copy is the older one."""
+
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock, rename_bumps_updated_at="false", late_visibility_s="8")
+        post = Post(house)
+        uid = uid_of(house, names(house)[0])
+        async with living(house) as shard:
+            await asyncio.sleep(100)  # longer than anything is doubted after an opening
+            shard.deliver([post.command("rename", customer=uid, new_customer_id="new")])
+            await until_answered(post, 1)
+            if not again:
+                shard.deliver([post.signal("resync", "customers")])
+                await asyncio.sleep(20)
+        if again:
+            async with living(house) as shard:
+                shard.deliver([post.signal("resync", "customers")])
+                await asyncio.sleep(20)
+        assert causes(house, "customer.renamed") == [{"path": "command", "ref": "id-0"}]
+        house.world.rename_customer("new", "newer")
+        async with living(house) as shard:
+            await asyncio.sleep(100)
+            shard.deliver([post.signal("resync", "customers")])
+            await asyncio.sleep(20)
+        assert causes(house, "customer.renamed")[1:] == [{"path": "sweep"}], "later ones are seen"
+
+    run_virtual(main)
+
+
 def lose(kind: str, times: int, *, before: bool) -> Callable[..., Awaitable[Response]]:
     """The answers to this many writes, or the writes themselves."""
     left = [times]
