@@ -341,8 +341,10 @@ class Reading(SourceLoop):
         if not disputed:
             return page
         found = await self._asked(self._feed.fetch(list(disputed.values())))
-        # Who seems to be gone, or cannot be told about, stays as it is known: that is for sweeps to find out.
+        # Who seems to be gone, or cannot be told about, stays as it is known; then the page proves nothing.
         settled = {uid: found.get(uid) or known for uid, known in disputed.items()}
+        if any(settled[uid] is known for uid, known in disputed.items()):
+            page = replace(page, caught_up_to=None)
         documents = [settled.get(document.uid, document) for document in page.documents]
         fingerprints = {uid: mark for uid, mark in page.fingerprints.items() if uid not in settled}
         return replace(page, documents=documents, fingerprints=fingerprints, cursor=without_etag(page.cursor))
