@@ -678,16 +678,16 @@ def test_a_flood_is_accepted_and_polls_and_signals_keep_their_share() -> None:
         async with living(house) as shard:
             begin = clock.monotonic()
             shard.deliver(
-                [post.command("rename", customer=uid, new_customer_id=f"name-{n}") for n in range(300)]
+                [post.command("rename", customer=uid, new_customer_id=f"name-{n}") for n in range(120)]
                 + [post.signal("pause", "tags", "the-pause")]
             )
             await asyncio.sleep(0.2)
             assert ("the-pause", "applied") in post.words
-            await until_answered(post, 301, 600)
+            await until_answered(post, 121, 600)
             polls = sum(path.endswith("/customers/users") for _, path in tap.seen)
             assert polls > (clock.monotonic() - begin) / 10
-        assert [id_ for id_, _ in post.words if id_ != "the-pause"] == [f"id-{number}" for number in range(300)]
-        assert happened(house, "renamed") == 300
+        assert [id_ for id_, _ in post.words if id_ != "the-pause"] == [f"id-{number}" for number in range(120)]
+        assert happened(house, "renamed") == 120
         assert left_over(house) == []
 
     run_virtual(main)
@@ -788,7 +788,7 @@ def test_outcomes_hold_no_value_of_a_command() -> None:
     run_virtual(main)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_in_a_living_world_with_faults_and_crashes_each_has_one_outcome_and_the_events_add_up(seed: int) -> None:
     """Renames, tags and refreshes while others change the same customers, requests fail and lives end."""
 
