@@ -54,7 +54,7 @@ class Malformed(SourceError):
 
 
 class AccessDenied(SourceError):
-    """The provider refuses the credentials or the right; check client id, secret, account and scopes."""
+    """The provider refuses the credentials or the right; check credentials, account and rights."""
 
 
 class CursorRejected(SourceError):
@@ -64,9 +64,17 @@ class CursorRejected(SourceError):
 class RequestRefused(SourceError):
     """The provider refuses the request for good."""
 
-    def __init__(self, message: str, *, status: int) -> None:
+    def __init__(
+        self, message: str, *, status: int, location: str | None = None, invalid_fields: tuple[str, ...] = ()
+    ) -> None:
+        """location: where a redirect leads; it may name a person's record, so it is no part of the message.
+
+        invalid_fields: names of the fields that the provider does not accept, without their values.
+        """
         super().__init__(message)
         self.status = status
+        self.location = location
+        self.invalid_fields = invalid_fields
 
 
 class PublishError(BridgeError):

@@ -1,6 +1,7 @@
 """Answer: what one complete HTTP answer means. Pure functions from a `Response` to a value or the error it demands.
 
-Text of the provider never gets into a message, with one exception: its short machine-readable error code.
+Text of the provider never gets into a message, with two exceptions: its short machine-readable error code, and the
+names of the fields that it does not accept.
 """
 
 from __future__ import annotations
@@ -27,12 +28,26 @@ RETRY_AFTER_S_MAX = PAUSE_S_MAX
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{1,256}"', re.ASCII)
 """An ETag that can be sent back as it is."""
 
+UNIX_S_MIN = 10**9
+"""From here on a number is a moment and no length of time; 2001."""
+
+MOMENT_WAIT_S_MIN = 1.0
+"""A moment is given in whole seconds, so a wait until then may be over too early by almost one."""
+
+INVALID_FIELDS_MAX = 20
+"""Names that are kept; who gets more wrong has enough to begin with."""
+
+_BODY_BYTES_MAX = 64 * 1024
+"""Of an error that is looked into."""
+
 _COUNT_DIGITS_MAX = 12
 _DATE_CHARS_MAX = 64
 _DIGITS = re.compile(r"[0-9]+", re.ASCII)
+_FIELD_NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}", re.ASCII)
 _ERROR_CODE = re.compile(r"[A-Za-z0-9_.-][A-Za-z0-9_. -]{0,47}", re.ASCII)
 _JSON_TYPE = re.compile(r"application/(?:[a-z0-9!#$&^_.+-]*\+)?json", re.ASCII)
 _RETRYABLE = frozenset({408, 425, 429})
+_TOTALS = ("total-count", "pagination-total")
 
 
 def failure(response: Response, endpoint: str, wall: float) -> SourceError | None:
@@ -40,15 +55,19 @@ def failure(response: Response, endpoint: str, wall: float) -> SourceError | Non
     status = response.status
     if 200 <= status <= 299:
         return None
-    code = _error_code(response.body)
+    problem = _problem(response.body)
+    code, fields = _error_code(problem), _invalid_fields(problem)
     said = f"{endpoint} answered {status}" + (f" ({code})" if code else "")
+    if fields:
+        said += f", not accepted: {', '.join(fields)}"
     if status in _RETRYABLE or status >= 500:
         return RetryLater(said, delay_s=retry_after(response, wall))
     if status in (401, 403):
-        return AccessDenied(f"{said}; check client id, secret, account and scopes")
+        return AccessDenied(f"{said}; check credentials, account and rights")
     if 300 <= status <= 399:
-        return RequestRefused(f"{said}, a redirect; redirects are not followed, check base_url", status=status)
-    return RequestRefused(said, status=status)
+        said += ", a redirect; redirects are not followed, check base_url"
+        return RequestRefused(said, status=status, location=response.headers.get("location"))
+    return RequestRefused(said, status=status, invalid_fields=fields)
 
 
 def unchanged(request: Request, response: Response) -> bool:
@@ -87,8 +106,11 @@ def server_date(response: Response) -> int | None:
 
 def total_count(response: Response) -> int | None:
     """How many rows the provider says there are on all pages together; None when it does not say."""
-    text = response.headers.get("total-count", "").strip()
-    return int(text) if _DIGITS.fullmatch(text) and len(text) <= _COUNT_DIGITS_MAX else None
+    for name in _TOTALS:
+        text = response.headers.get(name, "").strip()
+        if _DIGITS.fullmatch(text) and len(text) <= _COUNT_DIGITS_MAX:
+            return int(text)
+    return None
 
 
 def retry_after(response: Response, wall: float) -> float | None:
@@ -100,10 +122,20 @@ def retry_after(response: Response, wall: float) -> float | None:
     else:
         until = _http_date(text)
         if until is None:
-            return None
+            return _wait_until_moment(response, wall)
         now = _http_date(response.headers.get("date", ""))
         seconds = until - (wall if now is None else now)
     return min(seconds, RETRY_AFTER_S_MAX) if seconds > 0 else None
+
+
+def _wait_until_moment(response: Response, wall: float) -> float | None:
+    """The same of who gives a moment in Unix time, by the server's clock where it tells it."""
+    text = response.headers.get("x-ratelimit-retry-after", "").strip()
+    if not _DIGITS.fullmatch(text) or len(text) > _COUNT_DIGITS_MAX or int(text) < UNIX_S_MIN:
+        return None
+    now = _http_date(response.headers.get("date", ""))
+    seconds = int(text) - (wall if now is None else now)
+    return min(max(seconds, MOMENT_WAIT_S_MIN), RETRY_AFTER_S_MAX) if seconds > 0 else None
 
 
 def allowed(response: Response, wall: float) -> Allowance | None:
@@ -124,17 +156,32 @@ def _http_date(text: str) -> float | None:
         return None
 
 
-def _error_code(body: bytes) -> str | None:
-    """`error.code` of the usual error body, when it looks like a code."""
-    if len(body) > 64 * 1024:
-        return None
+def _problem(body: bytes) -> dict[str, Any]:
+    """The error body's members, none when it is no JSON object; `Any`: only what looks right is taken out of it."""
+    if len(body) > _BODY_BYTES_MAX:
+        return {}
     try:
         value = orjson.loads(body)
     except ValueError:
-        return None
-    error = value.get("error") if isinstance(value, dict) else None
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _error_code(problem: dict[str, Any]) -> str | None:
+    """`error.code` of the usual error body, when it looks like a code."""
+    error = problem.get("error")
     code = error.get("code") if isinstance(error, dict) else None
     return code if isinstance(code, str) and _ERROR_CODE.fullmatch(code) else None
+
+
+def _invalid_fields(problem: dict[str, Any]) -> tuple[str, ...]:
+    """Of problem details, `invalidFields[].field`, each once; what is wrong with them may hold their values."""
+    entries = problem.get("invalidFields")
+    if not isinstance(entries, list):
+        return ()
+    names = [entry.get("field") for entry in entries if isinstance(entry, dict)]
+    found = dict.fromkeys(name for name in names if isinstance(name, str) and _FIELD_NAME.fullmatch(name))
+    return tuple(found)[:INVALID_FIELDS_MAX]
 
 
 def _same_keys(body: bytes, again: bytes) -> bool:

@@ -10,8 +10,8 @@ retries anything else; that is decided above.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
@@ -58,7 +58,12 @@ class RequestObserver(Protocol):
 
 
 class Credentials(Protocol):
-    """What goes into the `Authorization` header of a source's requests."""
+    """What goes into one header of a source's requests, and into which."""
+
+    @property
+    def header(self) -> str:
+        """The header's name."""
+        ...
 
     async def authorization(self) -> str:
         """The header's value; may fetch a token. Raises any `SourceError`; cancellation leaves nothing behind."""
@@ -237,12 +242,12 @@ class ApiClient:
         authorization = await self._credentials.authorization()  # first: who cannot log in needs no turn
         if await self._exchange.turn(priority):
             authorization = await self._credentials.authorization()  # the token may have died meanwhile
-        response, asked_at = await self._exchange.attempt(endpoint, _authorised(request, authorization))
+        response, asked_at = await self._exchange.attempt(endpoint, self._authorised(request, authorization))
         if response.status == 401:
             self._credentials.refused(authorization)
             authorization = await self._credentials.authorization()
             await self._exchange.turn(Priority.COMMAND)  # it has waited already, and must not wait until this one dies
-            response, asked_at = await self._exchange.attempt(endpoint, _authorised(request, authorization))
+            response, asked_at = await self._exchange.attempt(endpoint, self._authorised(request, authorization))
         if not unchanged(request, response):
             self._exchange.check(endpoint, response)
         return response, asked_at
@@ -260,9 +265,5 @@ class ApiClient:
             total_count(response),
         )
 
-
-def _authorised(request: Request, authorization: str) -> Request:
-    headers: Mapping[str, str] = {**request.headers, "Authorization": authorization}
-    return Request(
-        request.method, request.path, request.query, headers, request.body, request.timeout_s, request.body_bytes_max
-    )
+    def _authorised(self, request: Request, authorization: str) -> Request:
+        return replace(request, headers={**request.headers, self._credentials.header: authorization})

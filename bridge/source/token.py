@@ -55,6 +55,11 @@ class OAuthToken:
         self._failures = 0
         self._retry_at = 0.0
 
+    @property
+    def header(self) -> str:
+        """See `Credentials.header`."""
+        return "Authorization"
+
     async def authorization(self) -> str:
         """See `Credentials.authorization`."""
         if (header := self._current()) is not None:
