@@ -35,7 +35,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from bridge.clock import Clock
-from bridge.model import SOURCE_ID, Account, Collection
+from bridge.model import Account, Collection
 from bridge.source.api import ApiClient, ClientSettings, Exchange, RequestObserver
 from bridge.source.budget import Priority, RequestBudget
 from bridge.source.dintero.commands import DinteroCommander
@@ -44,6 +44,7 @@ from bridge.source.dintero.memberships import MembershipList
 from bridge.source.dintero.snapshot import SnapshotFeed
 from bridge.source.dintero.whole import WholeFeed, WholeList, tags_of, users_of
 from bridge.source.feed import Feed
+from bridge.source.settings import base_url, source_id
 from bridge.source.token import OAuthToken
 from bridge.source.transport import Request, Transport
 
@@ -59,7 +60,6 @@ that many pages is written within a few tenths of a second."""
 _ACCOUNT = re.compile(r"[PT]\d{8}", re.ASCII)
 _PARTNER = re.compile(r"[PT]\d{3}", re.ASCII)
 _OWNER = re.compile(r"[PT](?:\d{3}|\d{8})", re.ASCII)
-_LOCAL_URL = re.compile(r"http://(?:localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(?::\d{1,5})?(?:/.*)?", re.ASCII)
 
 
 class DinteroSettings(BaseModel):
@@ -87,9 +87,7 @@ class DinteroSettings(BaseModel):
     @field_validator("source")
     @classmethod
     def _source_id(cls, value: str) -> str:
-        if not SOURCE_ID.fullmatch(value):
-            raise ValueError("must match ^[a-z0-9][a-z0-9-]{0,62}$")
-        return value
+        return source_id(value)
 
     @field_validator("account")
     @classmethod
@@ -118,13 +116,14 @@ class DinteroSettings(BaseModel):
     @field_validator("base_url")
     @classmethod
     def _origin(cls, value: str) -> str:
-        if not value.startswith("https://") and not _LOCAL_URL.fullmatch(value):
-            raise ValueError("must begin with https:// (http:// only for this machine)")
-        return value
+        return base_url(value)
 
 
 class DinteroSource:
-    """The feeds of one account; its users are the shard that owns it, and `bridge check`."""
+    """The feeds of one account; its users are the shard that owns it, and `bridge check`. Implements `Source`."""
+
+    glances: Final = None
+    """Customers do not say which tags they have."""
 
     def __init__(
         self, settings: DinteroSettings, transport: Transport, client: ApiClient, token: OAuthToken, path: str

@@ -10,37 +10,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 import orjson
 
 from bridge.model import Body, Document, Gone, Reject, instant, iso
-
-Row = dict[str, Any]
-"""A JSON object as the provider sent it; `Any` because nothing of it is checked yet."""
+from bridge.source.fields import (
+    Refused,
+    Row,
+    keep,
+    moment_of,
+    object_of,
+    set_of_objects,
+    set_of_texts,
+    stamp,
+    text,
+)
 
 RENAME_PREFIX = "dintero_change_customer_id_"
 """Metadata keys under which the provider records its own renames."""
 
 CUSTOMER_ID_CHARS_MAX = 255
 
-STAMPS_CACHED = 1024
-"""Date-times kept at hand: a customer's consents and terms mostly carry the very text of its `created_at`."""
-
-_CANONICAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.(?!000Z)\d{3}(?:(?!000Z)\d{3})?)?Z", re.ASCII)
-"""Written as `model.iso` writes it, given that it is a date-time at all."""
-
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
-
-
-_SIMPLE = frozenset({str, int, float, bool})
-"""An object whose members are all of these is as lean as it can be."""
-
-
-class _Refused(Exception):
-    """A field breaks a rule; the text is the reason."""
 
 
 def customer(row: object, endpoint: str) -> Document | Gone | Reject:
@@ -99,7 +91,7 @@ def _mapped(row: object, endpoint: str, build: Callable[[str, Row], Document]) -
         return Gone(uid, change_time(row) or 0)
     try:
         return build(uid, row)
-    except _Refused as refused:
+    except Refused as refused:
         return Reject(uid, endpoint, str(refused), orjson.dumps(row))
 
 
@@ -113,18 +105,18 @@ def _customer(uid: str, row: Row) -> Document:
         elif not value and (value is None or value in ({}, [])):
             continue
         elif name in _CUSTOMER_TEXTS:
-            raise _Refused(f"{name}: not a text")
+            raise Refused(f"{name}: not a text")
         elif name == "updated_at":
-            version, body[name] = _moment(name, value)
+            version, body[name] = moment_of(name, value)
         elif name == "created_at":
-            body[name] = _stamp(name, value)
+            body[name] = stamp(name, value)
         elif name in _CUSTOMER_PARTS:
             _CUSTOMER_PARTS[name](name, value, body, extra)
         elif name != "id":
-            _keep(name, value, extra)
+            keep(name, value, extra)
     customer_id = body.get("customer_id")
     if not customer_id or len(customer_id) > CUSTOMER_ID_CHARS_MAX:
-        raise _Refused("customer_id: missing" if not customer_id else "customer_id: longer than 255 characters")
+        raise Refused("customer_id: missing" if not customer_id else "customer_id: longer than 255 characters")
     if extra:
         body["extra"] = extra
     return Document(uid, body, version)
@@ -138,18 +130,18 @@ def _tag(uid: str, row: Row) -> Document:
         if not value and (value is None or value in ({}, [])):
             continue
         if name == "tag":
-            body["name"] = _text(name, value)
+            body["name"] = text(name, value)
         elif name == "metadata":
-            if metadata := _object(name, value):
+            if metadata := object_of(name, value):
                 body[name] = metadata
         elif name == "updated_at":
-            version, body[name] = _moment(name, value)
+            version, body[name] = moment_of(name, value)
         elif name == "created_at":
-            body[name] = _stamp(name, value)
+            body[name] = stamp(name, value)
         elif name != "id":
-            _keep(name, value, extra)
+            keep(name, value, extra)
     if "name" not in body:
-        raise _Refused("tag: missing")
+        raise Refused("tag: missing")
     if extra:
         body["extra"] = extra
     return Document(uid, body, version)
@@ -163,17 +155,17 @@ def _user(uid: str, row: Row) -> Document:
         if not value and (value is None or value in ({}, [])):
             continue
         if name in _USER_TEXTS:
-            body[name] = _text(name, value)
+            body[name] = text(name, value)
         elif name == "updated_at":
-            version, body[name] = _moment(name, value)
+            version, body[name] = moment_of(name, value)
         elif name == "created_at":
-            body[name] = _stamp(name, value)
+            body[name] = stamp(name, value)
         elif name in _USER_PARTS:
             _USER_PARTS[name](name, value, body, extra)
         elif name not in _USER_LEFT_OUT:
-            _keep(name, value, extra)
+            keep(name, value, extra)
     if not body.get("email"):
-        raise _Refused("email: missing")
+        raise Refused("email: missing")
     if extra:
         body["extra"] = extra
     return Document(uid, body, version)
@@ -183,7 +175,7 @@ def _user(uid: str, row: Row) -> Document:
 
 
 def _metadata(name: str, value: Any, body: Body, extra: Body) -> None:
-    metadata = _object(name, value)
+    metadata = object_of(name, value)
     if trail := rename_trail(metadata):
         metadata = {key: value for key, value in metadata.items() if not key.startswith(RENAME_PREFIX)}
         extra["customer_id_changes"] = trail
@@ -211,14 +203,14 @@ def _rename_order(change: Any) -> tuple[int, bytes]:
 
 
 def _consents(name: str, value: Any, body: Body, extra: Body) -> None:
-    consents = _object(name, value)
+    consents = object_of(name, value)
     for channel, entry in consents.items():
         if type(entry) is not dict:
-            raise _Refused(f"{name}: an entry is not an object")
+            raise Refused(f"{name}: an entry is not an object")
         if type(entry.get("consent", False)) is not bool:
-            raise _Refused(f"{name}: consent is not a boolean")
+            raise Refused(f"{name}: consent is not a boolean")
         if "updated_at" in entry:
-            moment = _stamp("marketing_consent: updated_at", entry["updated_at"])
+            moment = stamp("marketing_consent: updated_at", entry["updated_at"])
             if moment != entry["updated_at"]:
                 consents = {**consents, channel: {**entry, "updated_at": moment}}
     if consents:
@@ -226,28 +218,28 @@ def _consents(name: str, value: Any, body: Body, extra: Body) -> None:
 
 
 def _attributes(name: str, value: Any, body: Body, extra: Body) -> None:
-    if found := _object(name, value):
+    if found := object_of(name, value):
         body[name] = found
 
 
 def _addresses(name: str, value: Any, body: Body, extra: Body) -> None:
-    body[name] = _set_of_objects(name, value)
+    body[name] = set_of_objects(name, value)
 
 
 def _contact_for(name: str, value: Any, body: Body, extra: Body) -> None:
-    extra[name] = _set_of_objects(name, value)
+    extra[name] = set_of_objects(name, value)
 
 
 def _term(name: str, value: Any, body: Body, extra: Body) -> None:
-    term = _object(name, value)
+    term = object_of(name, value)
     if "accepted_at" in term:
-        term = {**term, "accepted_at": _stamp("term: accepted_at", term["accepted_at"])}
+        term = {**term, "accepted_at": stamp("term: accepted_at", term["accepted_at"])}
     if term:
         extra[name] = term
 
 
 def _enrolled_by(name: str, value: Any, body: Body, extra: Body) -> None:
-    if found := _object(name, value):
+    if found := object_of(name, value):
         extra[name] = found
 
 
@@ -257,31 +249,31 @@ def _enrolled_by(name: str, value: Any, body: Body, extra: Body) -> None:
 def _roles(name: str, value: Any, body: Body, extra: Body) -> None:
     """What the roles grant counts, not when and by whom they were last saved; the order of both says nothing."""
     found: dict[str, Body] = {}
-    for entry in _set_of_objects(name, value):
+    for entry in set_of_objects(name, value):
         uid = entry.get("id")
         if type(uid) is not str:
-            raise _Refused(f"{name}: an entry has no id")
+            raise Refused(f"{name}: an entry has no id")
         role = {key: member for key, member in entry.items() if key not in _ROLE_LEFT_OUT}
         if "scope" in role:
-            role["scope"] = _set_of_texts(f"{name}: scope", role["scope"])
+            role["scope"] = set_of_texts(f"{name}: scope", role["scope"])
         found[uid] = role
     body[name] = [found[uid] for uid in sorted(found)]
 
 
 def _scope(name: str, value: Any, body: Body, extra: Body) -> None:
-    body[name] = _set_of_texts(name, value)
+    body[name] = set_of_texts(name, value)
 
 
 def _agreement(name: str, value: Any, body: Body, extra: Body) -> None:
-    agreement = _object(name, value)
+    agreement = object_of(name, value)
     if "attachments" in agreement:
-        agreement = {**agreement, "attachments": _set_of_objects(f"{name}: attachments", agreement["attachments"])}
+        agreement = {**agreement, "attachments": set_of_objects(f"{name}: attachments", agreement["attachments"])}
     if agreement:
         extra[name] = agreement
 
 
 def _configuration(name: str, value: Any, body: Body, extra: Body) -> None:
-    configuration = _object(name, value)
+    configuration = object_of(name, value)
     factors = configuration.get("mfa")
     if isinstance(factors, dict):
         configuration = {**configuration, "mfa": {factor: _factor(entry) for factor, entry in factors.items()}}
@@ -292,7 +284,7 @@ def _configuration(name: str, value: Any, body: Body, extra: Body) -> None:
 def _factor(entry: Any) -> Any:
     """One second factor, with its time in canonical form. `Any`: providers add settings of other shapes."""
     if type(entry) is dict and "updated_at" in entry:
-        return {**entry, "updated_at": _stamp("configuration: updated_at", entry["updated_at"])}
+        return {**entry, "updated_at": stamp("configuration: updated_at", entry["updated_at"])}
     return entry
 
 
@@ -339,102 +331,3 @@ _USER_PARTS: dict[str, Callable[[str, Any, Body, Body], None]] = {
 
 _ROLE_LEFT_OUT = frozenset({"created_at", "created_by", "updated_at", "deleted_at", "deleted_by"})
 """A role is an entity of its own, seen here only as a part of its users."""
-
-
-def _text(name: str, value: Any) -> str:
-    if type(value) is not str:
-        raise _Refused(f"{name}: not a text")
-    return value
-
-
-def _object(name: str, value: Any) -> Body:
-    """The object without empty members. It may be the row's own: nobody writes into it."""
-    if type(value) is not dict:
-        raise _Refused(f"{name}: not an object")
-    return _lean_object(value)
-
-
-def _set_of_objects(name: str, value: Any) -> list[Body]:
-    """A list whose order means nothing, in canonical order."""
-    if type(value) is not list:
-        raise _Refused(f"{name}: not a list")
-    entries = [_object(f"{name}: an entry", entry) for entry in value]
-    if len(entries) > 1:
-        entries.sort(key=_canonical)
-    return entries
-
-
-def _set_of_texts(name: str, value: Any) -> list[str]:
-    """Each once, sorted."""
-    if type(value) is not list or not all(type(entry) is str for entry in value):
-        raise _Refused(f"{name}: not a list of texts")
-    return sorted(set(value))
-
-
-def _canonical(value: Body) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-
-
-def _keep(name: str, value: Any, extra: Body) -> None:
-    """A field we have no word for, under its own name."""
-    if type(value) is str:
-        extra[name] = value
-        return
-    kept = _lean(value)
-    if kept or type(value) not in (dict, list):
-        extra[name] = kept
-
-
-def _lean(value: Any) -> Any:
-    if type(value) is dict:
-        return _lean_object(value)
-    if type(value) is list:
-        return [_lean(entry) for entry in value]
-    return value
-
-
-def _lean_object(value: Row) -> Body:
-    """Without null, `{}` and `[]`, at every depth: they mean the same as nothing."""
-    if _SIMPLE.issuperset(map(type, value.values())):
-        return value
-    result: Body = {}
-    for name, member in value.items():
-        kind = type(member)
-        if kind is str:
-            result[name] = member
-        elif kind is dict or kind is list:
-            if inner := _lean(member):
-                result[name] = inner
-        elif member is not None:
-            result[name] = member
-    return result
-
-
-def _moment(name: str, value: Any) -> tuple[int, str]:
-    """Microseconds and the canonical form of a date-time."""
-    if type(value) is not str:
-        raise _Refused(f"{name}: not a text")
-    try:
-        micros = instant(value)
-    except ValueError:
-        raise _Refused(f"{name}: not a date-time since 1970") from None
-    return micros, value if _CANONICAL.fullmatch(value) else iso(micros)
-
-
-def _stamp(name: str, value: Any) -> str:
-    """The canonical form of a date-time."""
-    if type(value) is not str:
-        raise _Refused(f"{name}: not a text")
-    try:
-        return _canonical_stamp(value)
-    except ValueError:
-        raise _Refused(f"{name}: not a date-time since 1970") from None
-
-
-@lru_cache(maxsize=STAMPS_CACHED)
-def _canonical_stamp(text: str) -> str:
-    """Raises ValueError. What is canonical already need only be valid, which is cheaper than to be written anew."""
-    if _CANONICAL.fullmatch(text) and text >= "1970":
-        datetime.fromisoformat(text)
-        return text
-    return iso(instant(text))
