@@ -9,6 +9,7 @@ splits unambiguously whatever the uid is.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
@@ -60,12 +61,14 @@ class Document(NamedTuple):
     """One object as a provider showed it, in our words.
 
     `version` orders two copies of the same document: microseconds since 1970 of the provider's change time, 0 when
-    the provider gives none (then the copy that arrives later wins).
+    the provider gives none (then the copy that arrives later wins). `revision` orders them more finely where the
+    provider counts the changes of each document, from 1; 0 when it does not.
     """
 
     uid: str
     body: Body
     version: int
+    revision: int = 0
 
 
 class Gone(NamedTuple):
@@ -73,6 +76,25 @@ class Gone(NamedTuple):
 
     uid: str
     at: int
+
+
+class Merged(NamedTuple):
+    """What became of a document that is gone: the provider put it into another one, whose uid is `into`."""
+
+    into: str
+
+
+Fate = Document | Merged | None
+"""What a second read says of a document: as it is now, gone into another one, or None when it is surely gone."""
+
+
+class Told(NamedTuple):
+    """What a customer says of its tags, uid → name. `version` and `revision` as those of a document: which of two such
+    copies is the newer one."""
+
+    tags: Mapping[str, str]
+    version: int
+    revision: int = 0
 
 
 class Reject(NamedTuple):

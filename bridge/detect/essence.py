@@ -1,10 +1,10 @@
 """Essence: the part of a document whose change is an event.
 
 Two bodies with equal essence are the same document; the one that is known stays. Left out are values that move by
-themselves: the provider's change time, and the trail that Dintero writes into a customer at each rename (the rename
-itself is seen in `customer_id`). A customer's tags are left out too: each edge that moves is an event of its own
-(`detect.edges`). E-mail addresses compare without case, as providers compare them. Sets arrive in canonical order from
-the source, so lists compare by position here. The projection has a number
+themselves: the provider's change time, its count of changes (Rebilly's `revision`), and the trail that Dintero writes
+into a customer at each rename (the rename itself is seen in `customer_id`). A customer's tags are left out too: each
+edge that moves is an event of its own (`detect.edges`). E-mail addresses compare without case, as providers compare
+them. Sets arrive in canonical order from the source, so lists compare by position here. The projection has a number
 (`store.record.ESSENCE`); raise it together with any change below.
 """
 
@@ -22,8 +22,9 @@ DIGEST_BYTES = 16
 VOLATILE = frozenset({"updated_at", "tags"})
 """Top-level fields that never make a change of the document. (`tags` made none before either: no document had it.)"""
 
-EXTRA_VOLATILE = frozenset({"customer_id_changes"})
-"""Fields of `extra` that never make a change: evidence of renames, shown but not compared."""
+EXTRA_VOLATILE = frozenset({"customer_id_changes", "revision"})
+"""Fields of `extra` that never make a change: evidence of renames, and a count of changes that do not all count here;
+shown but not compared. (No document had a `revision` before it was in this list.)"""
 
 CASELESS = ("email",)
 """Top-level strings that compare without case."""

@@ -56,7 +56,13 @@ TAGGED = EventType("customer.tagged", Collection.CUSTOMERS, "the customer got a 
 UNTAGGED = EventType(
     "customer.untagged",
     Collection.CUSTOMERS,
-    "the customer lost a tag; a deleted customer takes its tags with it unsaid",
+    "the customer lost a tag; a deleted or merged customer takes its tags with it unsaid",
+)
+
+MERGED = EventType(
+    "customer.merged",
+    Collection.CUSTOMERS,
+    "the customer is gone for good, into another one (`into`), whose own changes are events of its own",
 )
 
 CATALOG: tuple[EventType, ...] = (
@@ -64,6 +70,7 @@ CATALOG: tuple[EventType, ...] = (
     RENAMED,
     TAGGED,
     UNTAGGED,
+    MERGED,
     *_BY_COLLECTION[Collection.TAGS].values(),
     *_BY_COLLECTION[Collection.USERS].values(),
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from bridge.event.catalog import RENAMED, TAGGED, UNTAGGED, EventType
+from bridge.event.catalog import MERGED, RENAMED, TAGGED, UNTAGGED, EventType
 from bridge.model import Collection
 
 JsonObject = dict[str, Any]
@@ -127,7 +127,7 @@ def payload_model(kind: EventType) -> type[BaseModel]:
     verb = kind.name.partition(".")[2]
     fields: dict[str, Any] = {  # `Any`: pydantic's own notation of a field, (type, default or FieldInfo)
         "before": (None if verb in ("snapshot", "created") else document, Field()),
-        "after": (None if verb == "deleted" else document, Field()),
+        "after": (None if verb in ("deleted", "merged") else document, Field()),
     }
     if kind is RENAMED:
         fields["from_"] = (
@@ -139,6 +139,8 @@ def payload_model(kind: EventType) -> type[BaseModel]:
             JsonObject | None,
             Field(None, description="customer_id_changes: the provider's own records of the steps between, if any"),
         )
+    if kind is MERGED:
+        fields["into"] = (str, Field(description="uid of the customer that it went into, as the provider says"))
     if kind in (TAGGED, UNTAGGED):
         fields["tag"] = (TagShape, Field(description="the tag that was got or lost"))
     title = "".join(part.capitalize() for part in kind.name.split("."))

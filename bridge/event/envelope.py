@@ -98,11 +98,12 @@ class EventBuilder:
         before_json: bytes | None,
         after_json: bytes | None,
         tag: TagName | None = None,
+        into: str | None = None,
     ) -> Event:
         """The event of `change`.
 
-        tag: of a membership that moved. changed_at, detected_at: microseconds since 1970; `before_json` and
-        `after_json` are the bodies of the change, serialised with sorted keys.
+        tag: of a membership that moved. into: uid of what it was merged into. changed_at, detected_at: microseconds
+        since 1970; `before_json` and `after_json` are the bodies of the change, serialised with sorted keys.
         """
         account = self.account
         key = self._prefix + uid
@@ -130,6 +131,8 @@ class EventBuilder:
                 data["extra"] = {"customer_id_changes": steps}
         if tag is not None:
             data["tag"] = tag._asdict()
+        if into is not None:
+            data["into"] = into
         identity = event_id(key, kind.type, at, after_json)
         if self._structured:
             return self._in_structured_mode(kind, uid, key, at, identity, changed_at, data)

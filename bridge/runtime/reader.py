@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bridge.clock import Clock
 from bridge.event.envelope import EventBuilder
@@ -15,10 +15,12 @@ from bridge.runtime.answers import Answers
 from bridge.runtime.commands.executor import Executor
 from bridge.runtime.commands.queue import CommandQueue
 from bridge.runtime.commands.work import Site
+from bridge.runtime.glances import GlancePlan
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.loop import SourceLoop
 from bridge.runtime.memberships.bulletin import Bulletin
 from bridge.runtime.memberships.loop import Memberships, MembershipSource
+from bridge.runtime.memberships.told import ToldMemberships
 from bridge.runtime.parking import Parking
 from bridge.runtime.reading import Reading, ReadingPlan
 from bridge.runtime.step import SourceStep, StepLimits
@@ -38,8 +40,8 @@ class SourceOpening:
 class SourceReader:
     """Everything about one source that outlives its shard's openings: what to read and how to publish it.
 
-    memberships: for a provider whose customers do not say which tags they have, if they are wanted. commander: for
-    one at which something can be done.
+    memberships, glances: which tags customers have, if that is wanted; the one for a provider whose customers do not
+    say so, the other for one whose customers do. commander: for one at which something can be done.
     """
 
     account: Account
@@ -52,12 +54,13 @@ class SourceReader:
     spread: Callable[[], float] = random.random
     parking: Mapping[Collection, Parking] = field(default_factory=lambda: {name: Parking() for name in Collection})
     memberships: MembershipSource | None = None
+    glances: GlancePlan | None = None
     commander: Commander | None = None
 
     @property
     def collections(self) -> Sequence[Collection]:
         """What is read."""
-        extra = [] if self.memberships is None else [Collection.MEMBERSHIPS]
+        extra = [] if self.memberships is None and self.glances is None else [Collection.MEMBERSHIPS]
         return [*(feed.collection for feed in self.feeds), *extra]
 
     def open(self, ledger: Ledger, topics: TopicPlan, answers: Answers) -> SourceOpening:
@@ -72,7 +75,7 @@ class SourceReader:
                 feed,
                 step,
                 ledger,
-                self.plans[feed.collection],
+                self._plan(feed.collection),
                 self.clock,
                 self.metrics,
                 self.parking[feed.collection],
@@ -81,17 +84,24 @@ class SourceReader:
             )
             for feed in self.feeds
         }
+        loops: list[SourceLoop] = [*readings.values()]
         memberships = None
+        parking = self.parking[Collection.MEMBERSHIPS]
         if self.memberships is not None:
-            parking = self.parking[Collection.MEMBERSHIPS]
             memberships = Memberships(
                 source, self.memberships, step, ledger, bulletin, self.clock, self.metrics, parking, self.spread
             )
-        loops: list[SourceLoop] = [*readings.values()]
-        if memberships is not None:
             loops.append(memberships)
+        if self.glances is not None:
+            loops.append(
+                ToldMemberships(source, step, ledger, bulletin, self.clock, self.metrics, parking, self.spread)
+            )
         if self.commander is None:
             return SourceOpening(loops, None)
         queue = CommandQueue(source, ledger)
         site = Site(source, step, ledger, bulletin, queue, readings, memberships, self.commander, self.clock)
         return SourceOpening(loops, Executor(site, answers, self.spread))
+
+    def _plan(self, collection: Collection) -> ReadingPlan:
+        plan = self.plans[collection]
+        return replace(plan, glances=self.glances) if collection is Collection.CUSTOMERS else plan

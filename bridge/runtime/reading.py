@@ -15,10 +15,11 @@ from functools import partial
 from bridge.clock import Clock
 from bridge.detect.scan import DeleteLimit
 from bridge.errors import CursorRejected, SourceError
-from bridge.model import Cause, Document, Path
+from bridge.model import Cause, Document, Fate, Path
 from bridge.observability.logs import get_logger
 from bridge.observability.metrics import Metrics
 from bridge.runtime.ahead import Ahead
+from bridge.runtime.glances import GlancePlan, Glancing
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.looks import Doubts, Looks
 from bridge.runtime.loop import SourceLoop
@@ -41,12 +42,14 @@ class ReadingPlan:
     """How a feed is read: seconds between the starts of two polls or sweeps, and what needs a person's word.
 
     poll_interval_s_max: how far the time between two polls grows while nothing changes; not at all by default.
+    glances: of customers who say which tags they have, if that is wanted.
     """
 
     poll_interval_s: float
     sweep_interval_s: float = SWEEP_INTERVAL_S
     delete_limit: DeleteLimit = field(default_factory=DeleteLimit)
     poll_interval_s_max: float = 0.0
+    glances: GlancePlan | None = None
 
 
 class Reading(SourceLoop):
@@ -83,8 +86,9 @@ class Reading(SourceLoop):
         self._asked_at = 0.0
         self._ahead = Ahead()
         self._bulletin = bulletin or Bulletin()
-        self._looks: Looks[Mapping[str, Document | None]] = Looks()
+        self._looks: Looks[Mapping[str, Fate]] = Looks()
         self._doubts = Doubts(clock)
+        self._glancing = None if plan.glances is None else Glancing(plan.glances, step.told, self._bulletin)
         self._tell_held()
 
     @property
@@ -107,11 +111,11 @@ class Reading(SourceLoop):
         self._control.call()
         return count
 
-    async def look(self, known: Sequence[Document], cause: Cause) -> Mapping[str, Document | None]:
+    async def look(self, known: Sequence[Document], cause: Cause) -> Mapping[str, Fate]:
         """Read these documents at once, between two pages; what is new about them is in the ledger then.
 
-        Called by another task. An answer by uid; None when it is not there: whether it is deleted, sweeps decide. One
-        about which the provider says nothing has none. Raises any `SourceError`.
+        Called by another task. An answer by uid; of one that is not there, what became of it: whether it is deleted,
+        sweeps decide. One about which the provider says nothing has none. Raises any `SourceError`.
         """
         return await self._looks.ask(known, cause)
 
@@ -202,8 +206,8 @@ class Reading(SourceLoop):
                 continue
             self._control.check()
             given = {document.uid: document for document in look.known}
-            told = {uid: document for uid, document in found.items() if document is not given.get(uid)}
-            documents = [document for document in told.values() if document is not None]
+            told = {uid: fate for uid, fate in found.items() if fate is not given.get(uid)}
+            documents = [fate for fate in told.values() if isinstance(fate, Document)]
             try:
                 events = self._step.look(self.collection, documents, look.cause)
             except Exception as error:
@@ -251,14 +255,11 @@ class Reading(SourceLoop):
             cursor, sweep = parted(self._step.cursor(self._feed.collection))
             if cursor is None or sweep is None:
                 return
-            missed = sweep.cursor is None and self._step.missed_by(self._feed.collection, sweep.began_at)
-            if not missed and not sweep.due(self._plan.sweep_interval_s, self._clock.wall()):
-                return
             if sweep.cursor is None:
-                begin = self._feed.sweep(cursor)
-                if begin is None:
+                begun = self._begun(cursor, sweep)
+                if begun is None:
                     return
-                sweep = sweep._replace(began_at=self._clock.wall(), cursor=begin)
+                sweep = begun
                 self._removal.sweep_begins()
             try:
                 complete = await self._sweep_page(cursor, sweep)
@@ -277,16 +278,33 @@ class Reading(SourceLoop):
             if self._clock.monotonic() >= deadline:
                 return
 
+    def _begun(self, cursor: Cursor, sweep: Sweep) -> Sweep | None:
+        """The sweep that is due, or the glance; None when neither is."""
+        now = self._clock.wall()
+        missed = self._step.missed_by(self._feed.collection, sweep.began_at)
+        if missed or sweep.due(self._plan.sweep_interval_s, now):
+            begin = self._feed.sweep(cursor)
+            begun = None if begin is None else sweep.swept(begin, now)
+        elif self._glancing is not None and self._glancing.due(sweep, now):
+            begun = sweep.glanced(self._glancing.cursor(cursor), now)
+        else:
+            return None
+        if begun is not None and self._glancing is not None:
+            self._glancing.begins(now)
+        return begun
+
     async def _sweep_page(self, cursor: Cursor, sweep: Sweep) -> bool:
         """The next one; a sweep whose position is refused begins again. True when it was the last."""
         try:
             page = await self._page(sweep.cursor)
         except CursorRejected:
-            sweep = sweep._replace(cursor=self._feed.sweep(cursor))
+            sweep = sweep._replace(cursor=self._feed.sweep(cursor), glancing=False)
             page = await self._page(sweep.cursor)
-        following = sweep._replace(cursor=None if page.complete else page.cursor)
+        following = sweep.after(None if page.complete else page.cursor)
         # What is known is now what the sweep has shown, no longer what the poll before it did.
-        await self._take(replace(page, cursor=joined(without_etag(cursor), following)), Path.SWEEP)
+        taken = await self._take(replace(page, cursor=joined(without_etag(cursor), following)), Path.SWEEP)
+        if self._glancing is not None:
+            self._glancing.note(taken, glancing=sweep.glancing, now=self._clock.wall())
         return page.complete
 
     async def _page(self, cursor: Cursor | None) -> Page:
@@ -295,8 +313,9 @@ class Reading(SourceLoop):
         self._asked_at = self._clock.wall()
         return await self._asked(self._feed.page(cursor, partial(self._step.familiar, self._feed.collection)))
 
-    async def _take(self, page: Page, by: Path) -> None:
-        """Make the page true. by: POLL for polls and the first complete reading, SWEEP for what is read beside them."""
+    async def _take(self, page: Page, by: Path) -> Page:
+        """Make the page true; as it was taken. by: POLL for polls and the first complete reading, SWEEP for what is
+        read beside them."""
         collection = self._feed.collection
         self.status.mode = page.path
         page = await self._undisputed(page)
@@ -330,6 +349,7 @@ class Reading(SourceLoop):
         elif not page.more and any(reject.uid is None for reject in page.rejects):
             # Nothing is proved while a row could be anybody's, but all others are known.
             self._bulletin.ended(collection, self._asked_at)
+        return page
 
     async def _undisputed(self, page: Page) -> Page:
         """The page with those rows read once more that may be older than what was looked at by itself."""
@@ -342,12 +362,15 @@ class Reading(SourceLoop):
             return page
         found = await self._asked(self._feed.fetch(list(disputed.values())))
         # Who seems to be gone, or cannot be told about, stays as it is known; then the page proves nothing.
-        settled = {uid: found.get(uid) or known for uid, known in disputed.items()}
+        settled = dict(disputed)
+        settled |= {uid: fate for uid, fate in found.items() if isinstance(fate, Document)}
         if any(settled[uid] is known for uid, known in disputed.items()):
             page = replace(page, caught_up_to=None)
         documents = [settled.get(document.uid, document) for document in page.documents]
         fingerprints = {uid: mark for uid, mark in page.fingerprints.items() if uid not in settled}
-        return replace(page, documents=documents, fingerprints=fingerprints, cursor=without_etag(page.cursor))
+        tags = {uid: told for uid, told in page.tags.items() if uid not in settled}  # as old as the rest of the row
+        cursor = without_etag(page.cursor)
+        return replace(page, documents=documents, fingerprints=fingerprints, tags=tags, cursor=cursor)
 
     def _tell_progress(self, page: Page) -> None:
         """A complete reading may take hours; say now and then how far it is."""

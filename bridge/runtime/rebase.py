@@ -64,15 +64,16 @@ def unpublished(record: StateRecord, document: Document, change: Change | None, 
 
     document: not older than the record. change: from the record's document to it.
     """
-    newer = document.version > record.version
+    newer = document.version > record.version or document.revision > record.revision
+    version, revision = max(document.version, record.version), document.revision or record.revision
     if change is None:
         if not newer and (record.base is None or record.foreign):
             return record
         # Nothing that counts is new but its time; a copy from in between, shown late, must not pass for newer. The
         # price: of two writers whose clocks differ, the one that is behind is not seen until it writes again.
-        return record._replace(version=max(document.version, record.version), base=None, essence=records.ESSENCE)
+        return record._replace(version=version, revision=revision, base=None, essence=records.ESSENCE)
     if record.base is not None and not record.foreign and essence_digest(document.body) == record.base:
-        return record._replace(version=document.version) if newer else record
+        return record._replace(version=version, revision=revision) if newer else record
     if record.document is not None and record.foreign and not newer and window.open:
         return record._replace(base=essence_digest(document.body), essence=records.ESSENCE)
     return None

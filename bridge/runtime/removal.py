@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 
 from bridge.clock import Clock
 from bridge.detect.scan import DeleteLimit, Uids
-from bridge.model import Collection, Document, Path
+from bridge.model import Collection, Document, Fate, Path
 from bridge.observability.logs import get_logger
 from bridge.observability.metrics import Metrics
 from bridge.runtime.ledger import Ledger
@@ -39,7 +39,7 @@ SAMPLE = 5
 SHOWN_MAX = 100
 """Uids of held deletions on the status page; `bridge state list --held` has all."""
 
-Ask = Callable[[Awaitable[Mapping[str, Document | None]]], Awaitable[Mapping[str, Document | None]]]
+Ask = Callable[[Awaitable[Mapping[str, Fate]]], Awaitable[Mapping[str, Fate]]]
 
 log = get_logger(__name__)
 
@@ -199,11 +199,11 @@ class Removal:
             known = self._step.known(self._collection, list(free))
             found = await self._ask(self._feed.fetch(known)) if known else {}
             if self._collection is Collection.TAGS:
-                gone = [uid for uid, document in found.items() if document is None]
+                gone = [uid for uid, fate in found.items() if not isinstance(fate, Document)]
                 await strip(self._step.source, gone, self._step, self._ledger, Path.POLL)
-            self._refuted |= any(free[uid].absent for uid, document in found.items() if document is not None)
+            self._refuted |= any(free[uid].absent for uid, fate in found.items() if isinstance(fate, Document))
             for by in {suspect.by for suspect in free.values()}:
-                some = {uid: document for uid, document in found.items() if free[uid].by is by}
+                some = {uid: fate for uid, fate in found.items() if free[uid].by is by}
                 events += self._step.settle(self._collection, some, {uid: free[uid].at for uid in some}, by)
             # Who is in the state no more is nobody's suspect; who was not answered for lets the others go first.
             unanswered = [document.uid for document in known if document.uid not in found]
@@ -246,7 +246,7 @@ class Removal:
         drawn = sorted({absent[int(self._spread() * len(absent))] for _ in range(SAMPLE)})
         sample = self._step.known(self._collection, drawn)
         found = await self._ask(self._feed.fetch(sample))
-        there = sum(document is not None for document in found.values())
+        there = sum(isinstance(fate, Document) for fate in found.values())
         if there:
             log.warning(
                 "a complete reading lacked documents that are there; nothing is concluded from it",

@@ -16,15 +16,16 @@ from bridge.clock import Clock
 from bridge.detect import edges
 from bridge.detect.diff import Change, detect
 from bridge.detect.edges import EdgeMove
-from bridge.event.catalog import TAGGED, UNTAGGED, EventType, classify
+from bridge.event.catalog import MERGED, TAGGED, UNTAGGED, EventType, classify
 from bridge.event.envelope import EventBuilder, Position, TagName
-from bridge.model import Body, Cause, Collection, Document, Path, key_of
+from bridge.model import Body, Cause, Collection, Document, Fate, Merged, Path, Told, key_of
 from bridge.publish.topics import TopicPlan
 from bridge.publish.transaction import Record, record_bytes
 from bridge.runtime.ledger import Ledger, Published
 from bridge.runtime.rebase import Window, unpublished
 from bridge.runtime.refusals import Refusals
 from bridge.runtime.sweep import AT_ONCE, joined, parted
+from bridge.runtime.told import ToldTags
 from bridge.source.feed import Cursor, Page, without_etag
 from bridge.store.record import (
     ESSENCE_FIRST,
@@ -101,6 +102,8 @@ class SourceStep:
         self._prefix = self._topic = ""
         self._doomed: set[str] = set()
         self._edges_moved = 0
+        self.told = ToldTags()
+        """Tags that customers said they have, and that wait to be known."""
 
     @property
     def edges_moved(self) -> int:
@@ -185,27 +188,33 @@ class SourceStep:
             seen = newest.setdefault(document.uid, document)
             if seen is not document:
                 ambiguous.add(document.uid)
-                if document.version >= seen.version:
+                if (document.revision, document.version) >= (seen.revision, seen.version):
                     newest[document.uid] = document
         self._doomed.difference_update(newest)
         records = self._records(collection, list(newest))
         cause = Cause(page.path)
         unchanged = len(page.familiar)
         touched: list[str] = []
+        ignored: set[str] = set()
         for uid, document in newest.items():
             fate = self._document(collection, document, records.get(uid), cause, window)
             unchanged += fate is not _Fate.CHANGED
             if fate in (_Fate.CHANGED, _Fate.TOUCHED):
                 touched.append(uid)
-            fingerprint = page.fingerprints.get(uid)
-            if fingerprint is not None and fate is not _Fate.IGNORED and uid not in ambiguous:
-                self._ledger.recognise(self._prefix + uid, fingerprint)
+            elif fate is _Fate.IGNORED:
+                ignored.add(uid)
         for reject in page.rejects:
             self._refusals.malformed(collection, reject)
         events = self._end(collection, before, page.path, patient=page.path is Path.SNAPSHOT and page.more)
+        rebased = self._rebased
+        events += self._edges_of(collection, page)
+        prefix = key_of(self._source, collection, "")
+        for uid, fingerprint in page.fingerprints.items():
+            if uid in newest and uid not in ignored and uid not in ambiguous and not self.told.waits(uid):
+                self._ledger.recognise(prefix + uid, fingerprint)
         self._keep_cursor(collection, page.cursor)
         self._windows[collection] = self._noted(collection, window.after(page))
-        return StepResult(len(page.documents) + len(page.familiar), unchanged, events, self._rebased, touched)
+        return StepResult(len(page.documents) + len(page.familiar), unchanged, events, rebased, touched)
 
     def absorb_edges(self, moves: Sequence[EdgeMove], cause: Cause) -> int:
         """Write what moved of these edges; how many did.
@@ -237,6 +246,24 @@ class SourceStep:
             self._ledger.wake(patient=path is Path.SNAPSHOT)
         return moved
 
+    def _edges_of(self, collection: Collection, page: Page) -> int:
+        """What the customers of a page say of their tags, or what the tags of a page make of what was said before; how
+        many edges moved."""
+        if collection is Collection.TAGS:
+            known = self._tag_names(self.told.tags)
+            settled = self.told.settled(known)
+            return sum(self.absorb_edges(moves, Cause(path)) for path, moves in settled.items())
+        if not page.tags:
+            return 0
+        known = self._tag_names({tag for told in page.tags.values() for tag in told.tags})
+        moves: list[EdgeMove] = []
+        for uid, record in self._records(collection, list(page.tags)).items():
+            told = page.tags[uid]
+            if record.document is not None and not outdated(told, record):
+                self.told.note(uid, told.tags.keys() - known.keys() - self._doomed, page.path)
+                moves += edges.moved(uid, edges.tags_of(record.document), told.tags)
+        return self.absorb_edges(moves, Cause(page.path)) if moves else 0
+
     def look(self, collection: Collection, documents: Sequence[Document], cause: Cause) -> int:
         """Write what these documents, read by themselves, mean; how many events.
 
@@ -254,13 +281,14 @@ class SourceStep:
         return self._end(collection, before, cause.path, patient=False)
 
     def disputed(self, collection: Collection, documents: Sequence[Document]) -> list[Document]:
-        """What is known of those that are dated as what is known, or not at all, and would be told as a change."""
+        """What is known of those that nothing dates before or behind what is known, and that would be told as a
+        change."""
         window = self._window(collection)
         records = self._records(collection, [document.uid for document in documents])
         found: dict[str, Document] = {}
         for document in documents:
             record = records.get(document.uid)
-            if record is None or record.document is None or document.version not in (0, record.version):
+            if record is None or record.document is None or not _abreast(document, record):
                 continue
             copy = document._replace(body=edges.with_tags(document.body, edges.tags_of(record.document)))
             if unpublished(record, copy, detect(record.document, copy.body), window) is None:
@@ -276,7 +304,8 @@ class SourceStep:
         after_json = _canonical(change.after)
         if record.sequence == 0 and cause.path is Path.SNAPSHOT and self._limits.silent_snapshot:
             return self._store(Collection.CUSTOMERS, move.customer, record._replace(document=change.after), after_json)
-        return self._publish(Collection.CUSTOMERS, move.customer, change, record, cause, 0, after_json, tag)
+        following = record._replace(document=change.after)  # nothing else of the customer was looked at
+        return self._publish(Collection.CUSTOMERS, move.customer, change, record, cause, 0, after_json, following, tag)
 
     def _tag_names(self, tags: set[str]) -> dict[str, str]:
         """Of those that are in the state."""
@@ -284,10 +313,8 @@ class SourceStep:
         found = {uid: record.document for uid, record in records.items() if record.document is not None}
         return {uid: body.get("name", uid) for uid, body in found.items()}
 
-    def settle(
-        self, collection: Collection, found: Mapping[str, Document | None], gone_at: Mapping[str, int], path: Path
-    ) -> int:
-        """Write what a second read said of documents that seemed to be gone, None for "surely gone"; how many events.
+    def settle(self, collection: Collection, found: Mapping[str, Fate], gone_at: Mapping[str, int], path: Path) -> int:
+        """Write what a second read said of documents that seemed to be gone; how many events.
 
         gone_at: when, in microseconds, where the provider said so; else 0.
         """
@@ -295,13 +322,13 @@ class SourceStep:
         window = self._window(collection)
         records = self._records(collection, list(found))
         cause = Cause(path)
-        for uid, document in found.items():
+        for uid, fate in found.items():
             record = records.get(uid)
-            if document is not None:
+            if isinstance(fate, Document):
                 self._doomed.discard(uid)
-                self._document(collection, document, record, cause, window)
+                self._document(collection, fate, record, cause, window)
             elif record is not None:
-                self._delete(collection, uid, record, cause, gone_at.get(uid, 0))
+                self._delete(collection, uid, record, cause, gone_at.get(uid, 0), fate)
         return self._end(collection, before, path, patient=False)
 
     def _begin(self, collection: Collection) -> Counters:
@@ -334,10 +361,10 @@ class SourceStep:
         """Publish what changed."""
         if record is None:
             record = _UNKNOWN
-        elif document.version and document.version < record.version:
+        elif outdated(document, record):
             return _Fate.IGNORED
         if tags := edges.tags_of(record.document):
-            # A provider's row does not say which tags the customer has; who is known keeps those that are known.
+            # Each tag that comes or goes is a change of its own; who is known keeps those that are known.
             document = document._replace(body=edges.with_tags(document.body, tags))
         change = detect(record.document, document.body)
         known = unpublished(record, document, change, window)
@@ -350,11 +377,14 @@ class SourceStep:
         assert change is not None
         after_json = _canonical(document.body)
         if record.document is None and cause.path is Path.SNAPSHOT and self._limits.silent_snapshot:
-            silent = StateRecord(document.body, document.version, 0)
+            silent = StateRecord(document.body, document.version, 0, revision=document.revision)
             fate = self._store(collection, document.uid, silent, after_json)
             self._added += fate is _Fate.CHANGED
             return fate
-        return self._publish(collection, document.uid, change, record, cause, document.version, after_json)
+        # Never our own time: were our clock ahead, the provider's next change would look like an older copy.
+        version, revision = max(document.version, record.version), document.revision or record.revision
+        following = StateRecord(document.body, version, 0, revision=revision)
+        return self._publish(collection, document.uid, change, record, cause, document.version, after_json, following)
 
     def _store(self, collection: Collection, uid: str, record: StateRecord, document_json: bytes) -> _Fate:
         """Without an event."""
@@ -373,16 +403,18 @@ class SourceStep:
         change: Change,
         record: StateRecord,
         cause: Cause,
-        version: int,
+        changed_at: int,
         after_json: bytes | None,
-        tag: TagName | None = None,
+        following: StateRecord | None,
+        detail: TagName | Merged | None = None,
     ) -> _Fate:
-        """`version`: when the provider says it changed; 0 when it does not, then the event says when it was seen.
+        """`changed_at`: as the provider says; 0 when it does not, then the event says when it was seen.
 
-        tag: of an edge, which is all that moved.
+        following: the record from now on but for its sequence; None when the document is gone.
+        detail: of an edge, which is all that moved; of a document that is gone, what it went into.
         """
-        changed_at = version or self._at
-        kind = classify(collection, change, cause.path) if tag is None else _edge_kind(tag, change)
+        changed_at = changed_at or self._at
+        kind = _kind(collection, change, cause.path, detail)
         sequence = self._sequence + 1
         event = self._builder.build(
             kind,
@@ -394,7 +426,8 @@ class SourceStep:
             detected_at=self._at,
             before_json=None if change.before is None else _canonical(change.before),
             after_json=after_json,
-            tag=tag,
+            tag=detail if isinstance(detail, TagName) else None,
+            into=detail.into if isinstance(detail, Merged) else None,
         )
         written = Record(self._topic, None, event.key, event.value, event.headers)
         bound = len(event.value) + HEADERS_BYTES_MAX + 4 * len(event.key)
@@ -402,14 +435,10 @@ class SourceStep:
             self._refusals.too_large(collection, uid, after_json or b"")
             return _Fate.IGNORED
         self._ledger.write(written)
-        if change.after is None:
+        if following is None:
             self._ledger.put(self._prefix + uid, None)
         else:
-            # Never our own time: were our clock ahead, the provider's next change would look like an older copy.
-            following = StateRecord(change.after, max(version, record.version), sequence)
-            if tag is not None:  # nothing else of the customer was looked at
-                following = record._replace(document=change.after, sequence=sequence)
-            self._put(uid, following, after_json)
+            self._put(uid, following._replace(sequence=sequence), after_json)
         self._sequence = sequence
         self._added += (change.before is None) - (change.after is None)
         self._deletions += change.after is None
@@ -419,15 +448,19 @@ class SourceStep:
             self._events[kind] = [changed_at]
         return _Fate.CHANGED
 
-    def _delete(self, collection: Collection, uid: str, record: StateRecord, cause: Cause, at: int) -> None:
+    def _delete(
+        self, collection: Collection, uid: str, record: StateRecord, cause: Cause, at: int, into: Merged | None = None
+    ) -> None:
         if record.document is None:
             # Only refused copies were ever seen: nothing was published, so nothing is taken back.
             self._ledger.put(self._prefix + uid, None)
             return
         change = Change(record.document, None, ())
         self._doomed.discard(uid)
+        if collection is Collection.CUSTOMERS:
+            self.told.forget(uid)
         self._edges_moved -= len(edges.tags_of(record.document))
-        self._publish(collection, uid, change, record, cause, at, None)
+        self._publish(collection, uid, change, record, cause, at, None, None, into)
 
     def _keep_cursor(self, collection: Collection, cursor: Cursor) -> None:
         key = cursor_key(self._source, collection)
@@ -463,8 +496,26 @@ class SourceStep:
         return int(self._clock.wall() * 1_000_000)
 
 
-def _edge_kind(tag: TagName, change: Change) -> EventType:
-    return TAGGED if tag.uid in edges.tags_of(change.after) else UNTAGGED
+def outdated(document: Document | Told, record: StateRecord) -> bool:
+    """True for a copy that is older than what is known. Revisions tell more exactly than times, which are shared by all
+    that changes in a second; but one that is lower and later is the first of a new life, whose count begins anew."""
+    if document.revision > record.revision > 0:
+        return False
+    if 0 < document.revision < record.revision:
+        return document.version <= record.version
+    return 0 < document.version < record.version
+
+
+def _abreast(document: Document, record: StateRecord) -> bool:
+    """True for a copy of which nothing says whether it is older or newer than what is known."""
+    counted = document.revision > 0 and record.revision > 0
+    return document.version in (0, record.version) and not (counted and document.revision != record.revision)
+
+
+def _kind(collection: Collection, change: Change, path: Path, detail: TagName | Merged | None) -> EventType:
+    if isinstance(detail, TagName):
+        return TAGGED if detail.uid in edges.tags_of(change.after) else UNTAGGED
+    return classify(collection, change, path) if detail is None else MERGED
 
 
 def _canonical(body: Body) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from bridge.model import Collection, Document, Gone, Path, Reject
+from bridge.model import Collection, Document, Fate, Gone, Path, Reject, Told
 
 Cursor = dict[str, Any]
 """A JSON object that only the feed itself understands; stored in the state topic. Treated as immutable.
@@ -52,6 +52,7 @@ class Page:
     path: what a first sight is called: SNAPSHOT for the first complete read, POLL or SWEEP afterwards.
     whole: the page is the entire collection, so a known uid that is in none of the above is a suspect for removal.
         False whenever a row could not be identified, and when the provider only says that nothing has changed.
+    tags: by uid of a customer, the tags that its row says it has. Who is shown and is not in here has not said which.
     complete: a sweep ends with this page.
     caught_up_to: wall-clock seconds at which the request began whose answer completes the collection (everything
         that the provider showed before this moment is in this step or an earlier one); None while `more`.
@@ -65,6 +66,7 @@ class Page:
     fingerprints: Mapping[str, bytes] = field(default_factory=dict)
     gone: Sequence[Gone] = ()
     rejects: Sequence[Reject] = ()
+    tags: Mapping[str, Told] = field(default_factory=dict)
     whole: bool = False
     complete: bool = False
     caught_up_to: float | None = None
@@ -99,8 +101,9 @@ class Feed(Protocol):
         """
         ...
 
-    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:
-        """Read these documents again, an answer by uid: the document as it is now, or None when it is surely gone.
+    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Fate]:
+        """Read these documents again, an answer by uid: the document as it is now, what it was merged into, or None
+        when it is surely gone.
 
         Some may be lacking, when the provider failed in the middle; with no answer at all it raises.
 

@@ -1,8 +1,10 @@
-"""Memberships: which customers have which tags, at a provider whose customers do not say so themselves.
+"""Memberships: which customers have which tags.
 
-The seam between such a provider and the loop that reads it (`runtime.memberships`). A reader keeps no position: where a
-reading of a tag stands is a value. Nothing here decides what an answer means for the state; a list may leave rows out
-while it moves, so absence from it is a suspicion.
+Customers of one kind of provider say so themselves: every page of theirs tells it (`Page.tags`), and `Glances` are a
+cheap way to have them all say it again. For a provider whose customers do not there is `MembershipReader`, the seam
+between it and the loop that reads it (`runtime.memberships`). A reader keeps no position: where a reading of a tag
+stands is a value. Nothing here decides what an answer means for the state; a list may leave rows out while it moves, so
+absence from it is a suspicion.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from bridge.model import Document
+from bridge.source.feed import Cursor
 
 Place = dict[str, Any]
 """Where a reading of a tag stands: a value that only the reader understands, immutable. `Any` as in `feed.Cursor`."""
@@ -67,4 +70,20 @@ class MembershipReader(Protocol):
 
         known: the customer as last known (its body may hold what the request needs). urgent: before polls.
         """
+        ...
+
+
+class Glances(Protocol):
+    """Customers that say which tags they have. Called by the task that reads their feed."""
+
+    def glance(self, cursor: Cursor) -> Cursor:
+        """The cursor that begins a complete reading of nothing but who is there and with which tags.
+
+        As `Feed.sweep`, and for `Feed.page` like the cursor of a sweep: its pages show everybody as familiar, whether
+        they changed or not, and its last page is `complete`.
+        """
+        ...
+
+    async def tags(self, known: Document, *, urgent: bool) -> frozenset[str] | Untold:
+        """See `MembershipReader.tags`."""
         ...

@@ -12,7 +12,8 @@ number; a record of a newer format stops the process that reads it instead of be
 A document's record also has the number of the projection (`essence`) that it was last compared under. Another number
 says that a difference may be one of the projection: then the published body stays, and `base` remembers what the
 provider shows instead, see `runtime.rebase`. A release that does not know `base` ignores it and compares with the
-published body, which under its own projection is what the provider shows; so the format did not change with it.
+published body, which under its own projection is what the provider shows; so the format did not change with it. The
+same goes for `revision`: who does not know it orders copies by their times alone.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class StateRecord(NamedTuple):
     base: digest of the essence that the provider shows while nothing has changed since `document` was published; None
         when that is the document's own.
     essence: number of the projection that the record was last compared under; 0: the present one.
+    revision: the greatest count of its changes that was shown, where the provider counts them; else 0.
     """
 
     document: Body | None
@@ -61,6 +63,7 @@ class StateRecord(NamedTuple):
     refused: str | None = None
     base: str | None = None
     essence: int = 0
+    revision: int = 0
 
     @property
     def foreign(self) -> bool:
@@ -88,6 +91,8 @@ def encode_record(record: StateRecord, document_json: bytes | None = None) -> by
         value["refused"] = record.refused
     if record.base is not None:
         value["base"] = record.base
+    if record.revision:
+        value["revision"] = record.revision
     value["document"] = orjson.Fragment(document_json) if document_json is not None else record.document
     return orjson.dumps(value)
 
@@ -103,6 +108,7 @@ def decode_record(value: bytes) -> StateRecord:
             data.get("refused"),
             data.get("base"),
             data.get("essence", ESSENCE_FIRST),
+            data.get("revision", 0),
         )
     except KeyError as error:
         raise StateLost(f"a state record lacks the field {error}; was it written by something else?") from None

@@ -15,6 +15,7 @@ from bridge.detect import edges
 
 STRUCTURED = b"application/cloudevents+json"
 _SHOW_AFTER = frozenset({"snapshot", "created", "updated", "renamed", "tagged", "untagged"})
+_END = frozenset({"deleted", "merged"})
 _ATTRIBUTES = ("specversion", "type", "source", "id", "subject", "time", "sequence", "partitionkey")
 
 
@@ -127,8 +128,10 @@ def _check(event: SeenEvent, attributes: Mapping[str, Any], key: bytes | None) -
             raise NotAnEvent("sequence or prior is not a count")
     if event.sequence == 0:
         raise NotAnEvent("sequence is 0")
-    if (event.verb == "deleted" and event.after is not None) or (event.verb in _SHOW_AFTER and event.after is None):
+    if (event.verb in _END and event.after is not None) or (event.verb in _SHOW_AFTER and event.after is None):
         raise NotAnEvent(f"its `after` does not go with {event.verb}")
+    if event.verb == "merged" and not (isinstance(data.get("into"), str) and data["into"] not in ("", event.uid)):
+        raise NotAnEvent("it does not name another customer that it was merged into")
     if event.verb in ("snapshot", "created") and event.before is not None:
         raise NotAnEvent("a first sight has a `before`")
     if event.verb in ("tagged", "untagged"):

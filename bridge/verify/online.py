@@ -282,7 +282,7 @@ class _Comparison:
         found = await self._patiently(partial(self._feed.fetch, wanted))
         for uid, document in found.items():
             if uid in self._suspects:
-                self._suspects[uid].shown.append(None if document is None else document.body)
+                self._suspects[uid].shown.append(document.body if isinstance(document, Document) else None)
 
     def _tell(self, uid: str, suspect: _Suspect) -> None:
         key = printable(key_of(self._source, self._feed.collection, uid))

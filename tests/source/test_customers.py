@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bridge.errors import AccessDenied, CursorRejected, Malformed, RequestRefused, RetryLater, SourceError
-from bridge.model import Collection, Document, Path, instant
+from bridge.model import Collection, Document, Fate, Path, instant
 from bridge.sandbox.api import CLIENT_ID, CLIENT_SECRET, SandboxApi
 from bridge.sandbox.switches import Switches
 from bridge.sandbox.world import Rates, World
@@ -738,8 +738,8 @@ def shown(number: int, **fields: Any) -> Document:
     return Document(uid_of(number), {"uid": uid_of(number), "customer_id": f"c-{number}", **fields}, 1)
 
 
-def confirm(play: Callable[[Request], Response], *known: Document) -> dict[str, Document | None]:
-    async def main(clock: VirtualClock) -> dict[str, Document | None]:
+def confirm(play: Callable[[Request], Response], *known: Document) -> dict[str, Fate]:
+    async def main(clock: VirtualClock) -> dict[str, Fate]:
         return dict(await customers_of(Provider(play), clock).fetch(known))
 
     return run_virtual(main)
@@ -752,7 +752,7 @@ def by_path(reading: Response, search: Response | None = None) -> Callable[[Requ
 def test_a_customer_that_is_there_is_not_gone() -> None:
     row = customer_row(1, first_name="Here")
     found = confirm(by_path(answer(row)), shown(1))[uid_of(1)]
-    assert found is not None
+    assert isinstance(found, Document)
     assert found.body["first_name"] == "Here"
 
 
@@ -774,7 +774,7 @@ def test_a_renamed_customer_is_found_by_what_else_is_known(reading: Response) ->
     renamed = customer_row(1, customer_id="brand-new", email="a@b.c")
     for known in (shown(1, email="a@b.c"), shown(1, phone_number="+4712345678")):
         found = confirm(by_path(reading, answer([customer_row(3), renamed])), known)[uid_of(1)]
-        assert found is not None
+        assert isinstance(found, Document)
         assert found.body["customer_id"] == "brand-new"
 
 
@@ -813,7 +813,7 @@ def test_a_name_is_one_encoded_segment(name: str) -> None:
         return answer(customer_row(1, customer_id=name))
 
     found = confirm(play, shown(1, customer_id=name))[uid_of(1)]
-    assert found is not None
+    assert isinstance(found, Document)
     assert found.body["customer_id"] == name
     [path] = asked
     assert path.startswith(USERS + "/")

@@ -83,7 +83,7 @@ def test_confirming_takes_one_request_whatever_the_number() -> None:
         feed = tags_of(provider, clock)
         found = await feed.fetch(suspects)
         document = found[uid_of(1)]
-        assert document is not None
+        assert isinstance(document, Document)
         assert document.body["name"] == "New"
         assert (found[uid_of(2)], found[uid_of(4)]) == (None, None)
         assert found[uid_of(3)] == suspects[2]

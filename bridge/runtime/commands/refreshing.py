@@ -53,7 +53,7 @@ class RefreshWork:
             return {}
         if self._command.collection is not Collection.MEMBERSHIPS:
             found = await self._site.look(self._command.collection, known, self._command.id)
-            return {uid: document is not None for uid, document in found.items()}
+            return {uid: isinstance(fate, Document) for uid, fate in found.items()}
         seen = await self._site.tags(known, self._command.id, urgent=urgent)
         for answer in seen.values():
             if isinstance(answer, SourceError):

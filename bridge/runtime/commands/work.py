@@ -15,7 +15,7 @@ from typing import Protocol
 from bridge.clock import Clock
 from bridge.commands.outcome import Others, Result
 from bridge.errors import RetryLater, SourceError
-from bridge.model import Cause, Collection, Document, Path
+from bridge.model import Cause, Collection, Document, Fate, Path
 from bridge.runtime.commands.queue import CommandQueue, Progress
 from bridge.runtime.control import control_key
 from bridge.runtime.ledger import Ledger
@@ -94,7 +94,7 @@ class Site:
         """It is so far; committed before the next piece begins."""
         self.queue.note(command, progress)
 
-    async def look(self, collection: Collection, known: Sequence[Document], ref: str) -> Mapping[str, Document | None]:
+    async def look(self, collection: Collection, known: Sequence[Document], ref: str) -> Mapping[str, Fate]:
         """See `Reading.look`."""
         try:
             async with asyncio.timeout(LOOK_S_MAX):

@@ -1,4 +1,10 @@
-"""Memberships: which customers got or lost a tag, for a provider whose customers do not say which tags they have.
+"""Memberships: which customers got or lost a tag.
+
+For a provider whose customers say which tags they have, every page of customers tells it (`runtime.step`):
+
+told.py ....... how far that is proved
+
+For a provider whose customers do not, the tags are asked for their members:
 
 loop.py ....... one task per source: what to ask next, and what the answer means
 bulletin.py ... what the readings of customers and tags tell it

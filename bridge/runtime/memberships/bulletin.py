@@ -24,6 +24,10 @@ class Bulletin:
         """Wall-clock seconds at which the last reading began that has come to its end: who was there is known."""
         self.caught_up: dict[Collection, float] = {}
         """The same, when everything that follows from it is in the ledger, deletions too."""
+        self.glance: tuple[float, float] | None = None
+        """The same of a glance that has shown every edge: when it began, and when it had come to its end."""
+        self.wants_glances = False
+        """Whether memberships are to be read."""
         self._hints: dict[str, None] = {}
         self._tags_moved = True
         self._news = asyncio.Event()
@@ -36,6 +40,11 @@ class Bulletin:
     def proved(self, collection: Collection, moment: float) -> None:
         """Everything up to `moment` is in the ledger."""
         self.caught_up[collection] = moment
+        self._news.set()
+
+    def glanced(self, began: float, ended: float) -> None:
+        """All customers have said which tags they have."""
+        self.glance = (began, ended)
         self._news.set()
 
     def absorbed(self, collection: Collection, path: Path, result: StepResult) -> None:
