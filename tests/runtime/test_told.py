@@ -1,0 +1,621 @@
+"""Customers who say which tags they have, from the provider to committed events: edges, merges, watermarks.
+
+The whole shard runs in virtual time over an organization in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bridge.event.envelope import EventBuilder
+from bridge.model import Collection, Path
+from bridge.observability.families import Vocabulary
+from bridge.observability.metrics import Metrics
+from bridge.runtime import told
+from bridge.runtime.glances import GlancePlan
+from bridge.runtime.reader import SourceReader
+from bridge.runtime.reading import ReadingPlan
+from bridge.runtime.shard import Shard, ShardPorts
+from bridge.runtime.told import ToldTags
+from bridge.source.rebilly.boxes import SECOND
+from bridge.store.record import decode_record
+from bridge.verify.event import decode
+from tests.runtime.shards import NUMBER, TOPICS, Kafka, KeptStore, MemoryInbox, MemoryProducer
+from tests.source.providing import answer
+from tests.source.rebilly.organization import CUSTOMERS, START, TAGS, Organization, Ways
+from tests.support.clock import VirtualClock, run_virtual
+
+GLANCE_S = 30.0
+MEMBERSHIPS = Collection.MEMBERSHIPS
+
+
+class Told(NamedTuple):
+    """One committed event. tag: the name, of an edge."""
+
+    verb: str
+    uid: str
+    path: str
+    tag: str | None
+    data: dict[str, Any]
+
+
+class Home:
+    """An organization, a Kafka, and the lives of one shard between them."""
+
+    def __init__(
+        self,
+        clock: VirtualClock,
+        *,
+        glance_s: float = GLANCE_S,
+        sweep_s: float = 900.0,
+        silent: bool = False,
+        **ways: Any,
+    ) -> None:
+        self.clock = clock
+        self.organization = Organization(clock, Ways(**ways))
+        self.kafka = Kafka()
+        self.store = KeptStore()
+        nothing: frozenset[str] = frozenset()
+        words = Vocabulary(frozenset({"acme"}), nothing, nothing, nothing, nothing, nothing)
+        self.metrics = Metrics(clock, words, "0")
+        source = self.organization.source()
+        assert source.glances is not None
+        self.reader = SourceReader(
+            account=source.account,
+            builder=EventBuilder(source.account),
+            feeds=list(source.feeds.values()),
+            plans=dict.fromkeys(source.feeds, ReadingPlan(5.0, sweep_s)),
+            silent_snapshot=silent,
+            clock=clock,
+            metrics=self.metrics,
+            spread=lambda: 0.0,
+            glances=GlancePlan(source.glances, glance_s),
+        )
+        self.seen = 0
+
+    def shard(self) -> Shard:
+        async def restore(_: object) -> None:
+            self.kafka.calls.append("restore")
+
+        ports = ShardPorts(
+            inbox=MemoryInbox(self.kafka),
+            producer=lambda: MemoryProducer(self.kafka),
+            open_store=lambda: self.store,
+            discard_store=lambda: None,
+            restore=restore,
+        )
+        return Shard(NUMBER, [self.reader], ports, TOPICS, self.clock, self.metrics)
+
+    async def live(self, seconds: float, *, killed: bool = False) -> Shard:
+        """One life, that is drained or killed after so long."""
+        shard = self.shard()
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(shard.serve())
+            await asyncio.wait([task], timeout=seconds)
+            if killed:
+                task.cancel()
+            else:
+                shard.drain()
+        return shard
+
+    def news(self, *topics: str) -> list[Told]:
+        """Committed events since the last time; each is checked as a consumer would."""
+        found = []
+        for record in self.kafka.records[self.seen :]:
+            if record.topic in {f"b.{topic}" for topic in topics or ("customers", "tags")}:
+                event = decode(_Read(record.key, record.value, tuple(record.headers)))
+                tag = event.data.get("tag")
+                path = event.data["cause"]["path"]
+                found.append(Told(event.verb, event.uid, path, tag and tag["name"], event.data))
+        self.seen = len(self.kafka.records)
+        return found
+
+    def edges(self) -> set[tuple[str, str]]:
+        """As the committed state has them."""
+        found = set()
+        for key, value in self.store.scan("acme/customers/"):
+            document = decode_record(value).document or {}
+            found |= {(key.rpartition("/")[2], tag) for tag in document.get("tags", ())}
+        return found
+
+    def truth(self) -> set[tuple[str, str]]:
+        return {
+            (uid, tag)
+            for uid, row in self.organization.customers.items()
+            for tag in row["tags"]
+            if tag in self.organization.tags
+        }
+
+
+class _Read(NamedTuple):
+    key: bytes
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+
+
+Case = Callable[[Home], Awaitable[None]]
+
+
+def play(case: Case, customers: int = 8, **ways: Any) -> None:
+    """With two tags, and customers of whom none has one; everything was read. `Any`: see `Home`."""
+
+    async def main(clock: VirtualClock) -> None:
+        home = Home(clock, **ways)
+        for uid in ("tag_1", "tag_2"):
+            home.organization.add_tag(uid, f"name {uid}", at=START - 5000 * SECOND)
+        for number in range(customers):
+            home.organization.create(
+                f"cus_{number}", START - (9000 - 60 * number) * SECOND, email=f"{number}@example.com", firstName="Ada"
+            )
+        await home.live(20)
+        assert Counter(event.verb for event in home.news()) == {"snapshot": customers + 2}
+        await case(home)
+
+    run_virtual(main)
+
+
+# One event per edge.
+
+
+def test_what_a_first_reading_finds_is_told_as_a_customer_and_then_its_edges() -> None:
+    async def main(clock: VirtualClock) -> None:
+        home = Home(clock)
+        home.organization.add_tag("tag_1", "VIP", at=START - SECOND)
+        home.organization.create("cus_1", START - SECOND, tags=["tag_1"])
+        await home.live(20)
+        events = home.news("customers")
+        assert [(event.verb, event.path, event.tag) for event in events] == [
+            ("snapshot", "snapshot", None),
+            ("tagged", "snapshot", "VIP"),
+        ]
+        assert "tags" not in events[0].data["after"]
+        assert events[1].data["after"]["tags"] == ["tag_1"]
+        assert home.edges() == home.truth()
+
+    run_virtual(main)
+
+
+def test_a_silent_first_reading_tells_no_edges_either() -> None:
+    async def main(clock: VirtualClock) -> None:
+        home = Home(clock, silent=True)
+        home.organization.add_tag("tag_1", "VIP", at=START - SECOND)
+        home.organization.create("cus_1", START - SECOND, tags=["tag_1"])
+        await home.live(20)
+        assert home.news() == []
+        assert home.edges() == home.truth() != set()
+
+    run_virtual(main)
+
+
+def test_a_change_with_new_tags_is_one_update_and_one_event_per_edge() -> None:
+    async def case(home: Home) -> None:
+        home.organization.edit("cus_1", firstName="Augusta", tags=["tag_2", "tag_1"])
+        await home.live(7)
+        events = home.news()
+        assert [(event.verb, event.uid, event.path, event.tag) for event in events] == [
+            ("updated", "cus_1", "poll", None),
+            ("tagged", "cus_1", "poll", "name tag_1"),
+            ("tagged", "cus_1", "poll", "name tag_2"),
+        ]
+        assert [event.data["changed"] for event in events] == [["/first_name"], ["/tags"], ["/tags"]]
+        home.organization.edit("cus_1", tags=["tag_2"])
+        await home.live(7)
+        assert [(event.verb, event.tag) for event in home.news()] == [("untagged", "name tag_1")]
+        home.organization.edit("cus_1", paymentCount=5)
+        await home.live(60)
+        assert home.news() == []
+
+    play(case)
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_tagging_that_moves_no_change_time_is_found_by_a_glance(moves: bool) -> None:
+    async def case(home: Home) -> None:
+        home.organization.tag("cus_1", "tag_1", "tag_2", moves=moves)
+        home.organization.tag("cus_2", "tag_1", moves=moves)
+        await home.live(GLANCE_S + 10)
+        assert {(event.verb, event.uid, event.path, event.tag) for event in home.news()} == {
+            ("tagged", uid, "poll" if moves else "sweep", f"name {tag}")
+            for uid, tag in (("cus_1", "tag_1"), ("cus_1", "tag_2"), ("cus_2", "tag_1"))
+        }
+        home.organization.tag("cus_1", moves=moves)
+        await home.live(GLANCE_S + 10)
+        assert [(event.verb, event.tag) for event in home.news()] == [
+            ("untagged", "name tag_1"),
+            ("untagged", "name tag_2"),
+        ]
+
+    play(case)
+
+
+def test_a_renamed_tag_is_one_event_and_no_edge_moves() -> None:
+    async def case(home: Home) -> None:
+        home.organization.tag("cus_1", "tag_1", moves=True)
+        await home.live(7)
+        home.news()
+        home.organization.tags["tag_1"] |= {"name": "Gold", "updatedTime": home.organization.now()}
+        await home.live(GLANCE_S + 10)
+        assert [(event.verb, event.uid) for event in home.news()] == [("updated", "tag_1")]
+
+    play(case)
+
+
+def test_a_deleted_tag_takes_its_edges_with_it_once_though_customers_show_it_for_a_while() -> None:
+    async def case(home: Home) -> None:
+        for uid in ("cus_1", "cus_2"):
+            home.organization.tag(uid, "tag_1", moves=True)
+        await home.live(7)
+        home.news()
+        del home.organization.tags["tag_1"]
+        await home.live(GLANCE_S * 2 + 10)
+        *edges, last = [(event.verb, event.uid) for event in home.news()]
+        assert (sorted(edges), last) == ([("untagged", "cus_1"), ("untagged", "cus_2")], ("deleted", "tag_1"))
+        for uid in ("cus_1", "cus_2"):
+            home.organization.tag(uid, moves=True)
+        await home.live(GLANCE_S + 10)
+        assert home.news() == []
+
+    play(case)
+
+
+def test_a_bulk_job_that_is_half_done_is_told_as_far_as_it_is_seen() -> None:
+    async def case(home: Home) -> None:
+        for number in range(4):
+            home.organization.tag(f"cus_{number}", "tag_1")
+        await home.live(GLANCE_S + 10)
+        assert {event.uid for event in home.news()} == {f"cus_{number}" for number in range(4)}
+        for number in range(4, 7):  # the last one is lost
+            home.organization.tag(f"cus_{number}", "tag_1")
+        home.organization.tag("cus_0")
+        home.organization.tag("cus_0", "tag_1")  # there and back between two looks
+        await home.live(GLANCE_S + 10)
+        assert [(event.verb, event.uid) for event in home.news()] == [
+            ("tagged", f"cus_{number}") for number in range(4, 7)
+        ]
+        assert home.edges() == home.truth()
+
+    play(case)
+
+
+# Tags that are not known yet.
+
+
+def test_an_edge_to_a_tag_that_is_not_known_yet_waits_for_it() -> None:
+    async def case(home: Home) -> None:
+        organization = home.organization
+        hidden = [True]
+        organization.answers.append(lambda r: answer({}, 503) if hidden and r.path == TAGS else None)
+        organization.add_tag("tag_3", "Brand new")
+        organization.tag("cus_1", "tag_3", "tag_1", moves=True)
+        shard = asyncio.ensure_future(home.live(40))
+        await home.clock.sleep(8)
+        assert [(event.verb, event.tag) for event in home.news()] == [("tagged", "name tag_1")]
+        organization.tag("cus_2", "tag_3", moves=True)
+        organization.tag("cus_3", "tag_3", moves=True)
+        await home.clock.sleep(6)
+        organization.tag("cus_3", moves=True)  # thinks better of it
+        await home.clock.sleep(6)
+        assert home.news() == []
+        hidden.clear()
+        await shard
+        assert [(event.verb, event.uid, event.path, event.tag) for event in home.news()] == [
+            ("created", "tag_3", "poll", None),
+            ("tagged", "cus_1", "poll", "Brand new"),
+            ("tagged", "cus_2", "poll", "Brand new"),
+        ]
+
+    play(case, glance_s=1000.0)
+
+
+def test_edges_that_were_too_many_to_wait_are_found_by_the_next_glance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(told, "WAITING_MAX", 1)
+    play(partial(forgotten, killed=False))
+
+
+def test_edges_that_waited_when_the_process_died_are_found_by_the_next_glance() -> None:
+    play(partial(forgotten, killed=True))
+
+
+async def forgotten(home: Home, *, killed: bool) -> None:
+    organization = home.organization
+    hidden = [True]
+    organization.answers.append(lambda r: answer({}, 503) if hidden and r.path == TAGS else None)
+    organization.add_tag("tag_3", "Brand new")
+    for uid in ("cus_1", "cus_2", "cus_3"):
+        organization.tag(uid, "tag_3", moves=True)
+    if killed:
+        await home.live(8, killed=True)
+        hidden.clear()
+    life = asyncio.ensure_future(home.live(100))
+    await home.clock.sleep(8)
+    hidden.clear()
+    await life
+    assert home.edges() == home.truth()
+    assert Counter(event.verb for event in home.news("customers")) == {"tagged": 3}
+
+
+def test_waiting_edges_are_forgotten_when_the_customer_is() -> None:
+    waiting = ToldTags()
+    waiting.note("cus_1", {"tag_1", "tag_2"}, Path.POLL)
+    waiting.note("cus_2", {"tag_1"}, Path.SWEEP)
+    waiting.forget("cus_2")
+    assert waiting.tags == {"tag_1", "tag_2"}
+    [(path, moves)] = waiting.settled({"tag_1"}).items()
+    assert (path, [(move.customer, move.tag, move.joined) for move in moves]) == (
+        Path.POLL,
+        [("cus_1", "tag_1", True)],
+    )
+    assert (waiting.tags, waiting.waits("cus_1")) == ({"tag_2"}, True)
+    waiting.note("cus_1", (), Path.POLL)
+    assert not waiting.tags
+
+
+# Which copy is newer.
+
+
+def test_of_two_copies_of_one_second_the_higher_revision_counts() -> None:
+    async def case(home: Home) -> None:
+        organization = home.organization
+        old = dict(organization.customers["cus_1"])
+        organization.edit("cus_1", firstName="New")
+        at = organization.customers["cus_1"]["updatedTime"]
+        await home.live(7)
+        assert [event.verb for event in home.news()] == ["updated"]
+        new = organization.customers["cus_1"]
+        organization.customers["cus_1"] = old | {"updatedTime": at, "tags": ["tag_1"]}  # a replica that is behind
+        await home.live(7)
+        assert home.news() == []
+        organization.customers["cus_1"] = new
+        organization.edit("cus_1", at=at - 60 * SECOND, firstName="Newer")  # by a clock that is behind
+        await home.live(1000)  # a sweep shows it
+        assert [event.data["after"]["first_name"] for event in home.news()] == ["Newer"]
+
+    play(case)
+
+
+def test_an_id_that_is_used_again_begins_to_count_anew() -> None:
+    async def case(home: Home) -> None:
+        for _ in range(9):
+            home.organization.edit("cus_1", firstName="Nine")
+        await home.live(7)
+        home.news()
+        del home.organization.customers["cus_1"]
+        await home.clock.sleep(60)
+        home.organization.create("cus_1", firstName="Reborn")
+        await home.live(7)
+        assert [event.data["after"]["first_name"] for event in home.news()] == ["Reborn"]
+        await home.clock.sleep(60)
+        home.organization.edit("cus_1", firstName="Edited")
+        await home.live(7)
+        assert [event.data["after"]["first_name"] for event in home.news()] == ["Edited"]
+
+    play(case)
+
+
+# Merges.
+
+
+@pytest.mark.parametrize("merged", ["404", "301", "survivor"])
+def test_a_merge_is_one_event_with_both_ids_and_its_edges_move_once(merged: str) -> None:
+    async def case(home: Home) -> None:
+        home.organization.tag("cus_1", "tag_1", moves=True)
+        home.organization.edit("cus_2", email="1@example.com")
+        await home.live(7)
+        home.news()
+        home.organization.merge("cus_1", "cus_2")
+        await home.live(GLANCE_S + 10)
+        events = home.news()
+        assert sorted((event.verb, event.uid) for event in events) == [("merged", "cus_1"), ("tagged", "cus_2")]
+        [event] = [event for event in events if event.verb == "merged"]
+        assert (event.data["into"], event.data["after"], event.data["before"]["uid"]) == ("cus_2", None, "cus_1")
+        assert home.edges() == home.truth()
+
+    play(case, merged=merged)
+
+
+def test_a_customer_that_went_nobody_knows_where_is_deleted() -> None:
+    async def case(home: Home) -> None:
+        home.organization.merge("cus_1", "cus_2")
+        await home.live(GLANCE_S + 10)
+        assert [(event.verb, event.uid, "into" in event.data) for event in home.news()] == [("deleted", "cus_1", False)]
+
+    play(case, tells_merges=False)
+
+
+def test_a_customer_whom_a_list_left_out_is_not_deleted() -> None:
+    async def case(home: Home) -> None:
+        left_out = home.organization.customers.pop("cus_1")
+        home.organization.answers.append(lambda r: answer({"id": "cus_1"}) if r.path == f"{CUSTOMERS}/cus_1" else None)
+        await home.live(GLANCE_S + 10)
+        home.organization.customers["cus_1"] = left_out
+        home.organization.answers.clear()
+        await home.live(1000)
+        assert not [event for event in home.news() if event.verb in ("deleted", "merged")]
+
+    play(case)
+
+
+# What is claimed.
+
+
+def test_memberships_are_proved_by_a_glance_and_by_the_tags_behind_it() -> None:
+    async def case(home: Home) -> None:
+        began = home.clock.wall()
+        shard = await home.live(GLANCE_S * 3)
+        claimed = shard.caught_up["acme", MEMBERSHIPS]
+        assert began <= claimed <= home.clock.wall() - 5
+        hidden = [True]
+        home.organization.answers.append(lambda r: answer({}, 503) if hidden and r.path == TAGS else None)
+        home.organization.tag("cus_1", "tag_1")
+        behind = await home.live(GLANCE_S * 3)
+        assert ("acme", MEMBERSHIPS) not in behind.caught_up
+
+    play(case)
+
+
+def test_customers_that_do_not_say_their_tags_prove_nothing_and_lose_none() -> None:
+    async def case(home: Home) -> None:
+        home.organization.tag("cus_1", "tag_1", moves=True)
+        await home.live(7)
+        home.organization.edit("cus_2", firstName="Later")
+        await home.live(60)
+        home.news()
+        home.organization.customers["cus_1"]["tags"] = []
+
+        def mute(request: Any) -> Any:
+            if request.path != CUSTOMERS or "fields" not in dict(request.query):
+                return None
+            rows = [
+                {"id": uid, "createdTime": home.organization.shown(row["createdTime"])}
+                for uid, row in home.organization.customers.items()
+            ]
+            return answer(rows, pagination_total=str(len(rows)))
+
+        home.organization.answers.append(mute)
+        shard = await home.live(GLANCE_S * 3)
+        assert home.news() == []
+        assert ("acme", MEMBERSHIPS) not in shard.caught_up
+
+    play(case)
+
+
+def test_paused_memberships_are_not_glanced_at_until_they_are_resumed() -> None:
+    async def case(home: Home) -> None:
+        def glances() -> int:
+            return sum("fields" in query for query in home.organization.queries())
+
+        shard = home.shard()
+        task = asyncio.ensure_future(shard.serve())
+        await home.clock.sleep(1)
+        [loop] = [loop for loop in shard.readings["acme"] if loop.collection is MEMBERSHIPS]
+        assert loop.pause()
+        await home.clock.sleep(1)
+        before = glances()
+        await home.clock.sleep(GLANCE_S * 3)
+        assert (glances(), loop.status.mode) == (before, "paused")
+        assert loop.resume()
+        await home.clock.sleep(GLANCE_S + 10)
+        resumed = glances()
+        assert resumed > before
+        await home.clock.sleep(6)
+        assert not loop.resync()
+        await home.clock.sleep(6)
+        assert glances() == resumed + 1
+        assert loop.ready
+        shard.drain()
+        await task
+
+    play(case)
+
+
+def test_a_new_life_goes_on_with_a_glance_of_the_one_before_but_claims_nothing_by_it() -> None:
+    async def case(home: Home) -> None:
+        home.organization.ways.limit_max = 3
+        pages: list[float] = []
+
+        def slow(request: Any) -> Any:
+            if request.path == CUSTOMERS and "fields" in dict(request.query):
+                pages.append(home.clock.wall())
+            return None
+
+        home.organization.answers.append(slow)
+        home.organization.tag("cus_7", "tag_1")
+        await home.live(GLANCE_S * 2)
+        assert [(event.verb, event.uid) for event in home.news()] == [("tagged", "cus_7")]
+        assert len(pages) >= 3
+
+    play(case)
+
+
+# Whatever happens.
+
+HAPPENINGS = st.lists(
+    st.tuples(
+        st.sampled_from(["tag", "tag", "tag quietly", "edit", "create", "merge", "new tag", "no tag", "kill", "wait"]),
+        st.integers(0, 9),
+        st.integers(0, 3),
+    ),
+    max_size=25,
+)
+
+
+@given(HAPPENINGS, st.integers(2, 12), st.sampled_from(["404", "301", "survivor"]))
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_happens_the_events_add_up_to_what_the_provider_has(
+    happenings: list[tuple[str, int, int]], limit_max: int, merged: str
+) -> None:
+    async def main(clock: VirtualClock) -> None:
+        home = Home(clock, sweep_s=100.0, limit_max=limit_max, merged=merged)
+        organization = home.organization
+        for number in range(4):
+            organization.add_tag(f"tag_{number}", f"name {number}", at=START - 100 * SECOND)
+        for number in range(6):
+            organization.create(f"cus_{number}", START - 100 * SECOND, email=f"{number}@example.com", firstName="0")
+        life = asyncio.ensure_future(home.live(10_000, killed=True))
+        for turn, (kind, number, tag) in enumerate(happenings):
+            uid = f"cus_{number}"
+            await clock.sleep(1.7)
+            if kind == "kill":
+                life.cancel()
+                await asyncio.wait([life])
+                life = asyncio.ensure_future(home.live(10_000, killed=True))
+            elif kind == "wait":
+                await clock.sleep(GLANCE_S)
+            elif kind == "new tag":
+                organization.add_tag(f"new_{turn}", f"new name {turn}")
+                for row in list(organization.customers.values())[:2]:
+                    row["tags"] = [*row["tags"], f"new_{turn}"]
+            elif kind == "no tag":
+                organization.tags.pop(f"tag_{tag}", None)
+            elif kind == "create" and uid not in organization.customers and uid not in organization.merges:
+                organization.create(uid, email=f"{number}@example.com", tags=[f"tag_{tag}"])
+            elif uid in organization.customers:
+                if kind == "edit":
+                    organization.edit(uid, firstName=str(turn))
+                elif kind == "merge" and number != 0 and "cus_0" in organization.customers:
+                    organization.merge(uid, "cus_0")
+                else:
+                    tags = {*organization.customers[uid]["tags"]} ^ {f"tag_{tag}"}
+                    organization.tag(uid, *tags, moves=kind == "tag")
+        await clock.sleep(250)  # glances and a sweep
+        life.cancel()
+        await asyncio.wait([life])
+        folded: dict[str, Any] = {}
+        edges: Counter[tuple[str, str]] = Counter()
+        for event in home.news():
+            key = event.data["key"]
+            assert folded.get(key) == event.data["before"]
+            folded[key] = event.data["after"]
+            if event.verb in ("tagged", "untagged"):
+                edges[event.uid, event.data["tag"]["uid"]] += 1 if event.verb == "tagged" else -1
+            elif event.verb in ("deleted", "merged"):
+                for tag_uid in (event.data["before"] or {}).get("tags", ()):
+                    edges[event.uid, tag_uid] -= 1
+        assert {edge for edge, count in edges.items() if count} == home.truth() == home.edges()
+        assert set(edges.values()) <= {0, 1}
+        names = {f"acme/{uid}": row.get("firstName") for uid, row in organization.customers.items()}
+        shown = {key: body.get("first_name") for key, body in folded.items() if body and key.startswith("acme/cus_")}
+        assert shown == names
+        sequences = [orjson.loads(r.value or b"")["sequence"] for r in home.kafka.records if r.headers]
+        assert sequences == list(range(1, len(sequences) + 1))
+
+    run_virtual(main)
+
+
+def test_a_home_is_what_assembly_makes_of_a_source() -> None:
+    async def main(clock: VirtualClock) -> None:
+        reader = Home(clock).reader
+        assert list(reader.collections) == [Collection.CUSTOMERS, Collection.TAGS, MEMBERSHIPS]
+        assert list(replace(reader, glances=None).collections) == [Collection.CUSTOMERS, Collection.TAGS]
+
+    run_virtual(main)
