@@ -34,6 +34,7 @@ from bridge.publish.statelog import restore
 from bridge.publish.topics import Cluster, TopicPlan, ensure, inspect
 from bridge.publish.witness import check_events
 from bridge.runtime.assignment import Assignment, OwnPartition
+from bridge.runtime.glances import GlancePlan
 from bridge.runtime.group import Member
 from bridge.runtime.lag import watch_lag
 from bridge.runtime.memberships.loop import MembershipSource
@@ -44,9 +45,10 @@ from bridge.runtime.report import process_status, proved_until
 from bridge.runtime.shard import Shard, ShardPorts
 from bridge.runtime.supervisor import Endpoint, LifePorts, Supervisor
 from bridge.runtime.tasks import first_leaf
-from bridge.source import dintero
+from bridge.source import dintero, rebilly
 from bridge.source.api import RequestObserver
 from bridge.source.client import Connections, HttpTransport
+from bridge.source.provider import Source
 from bridge.store.base import Store
 from bridge.store.file import remove
 from bridge.store.folder import CacheFolder
@@ -65,6 +67,7 @@ ENDPOINTS = frozenset(
         "users.list",
         "customers.list",
         "customers.read",
+        "customers.timeline",
         "customers.tags",
         "customers.rename",
         "customers.tags.set",
@@ -125,13 +128,17 @@ def account_of(section: SourceSection) -> Account:
 
 def build_source(
     section: SourceSection, clock: Clock, observer: RequestObserver, connections: Connections | None = None
-) -> dintero.DinteroSource:
+) -> Source:
     """The provider's side of one source. The caller closes it, and the connections that it shares with others."""
+    if section.provider == rebilly.PROVIDER:
+        rebilly_settings = section.rebilly()
+        transport = HttpTransport(rebilly_settings.base_url, connections)
+        return rebilly.build(rebilly_settings, transport, clock, observer)
     settings = section.dintero()
     return dintero.build(settings, HttpTransport(settings.base_url, connections), clock, observer)
 
 
-def build_reader(config: Config, section: SourceSection, source: dintero.DinteroSource, clock: Clock) -> SourceReader:
+def build_reader(config: Config, section: SourceSection, source: Source, clock: Clock) -> SourceReader:
     """What `run` would read of one source and how it would publish it, outside of any process that does."""
     return _reader(config, section, source, clock, Metrics(clock, _vocabulary(config), __version__))
 
@@ -286,9 +293,7 @@ class SourceMetrics:
         self.metrics.api_budget(self.source, value)
 
 
-def _reader(
-    config: Config, section: SourceSection, source: dintero.DinteroSource, clock: Clock, metrics: Metrics
-) -> SourceReader:
+def _reader(config: Config, section: SourceSection, source: Source, clock: Clock, metrics: Metrics) -> SourceReader:
     limit = section.delete_limit.limit()
     plans = {
         name: ReadingPlan(
@@ -299,11 +304,14 @@ def _reader(
         )
         for name in section.collections
     }
-    memberships = None
+    memberships = glances = None
     if Collection.MEMBERSHIPS in section.collections:
         poll_interval_s = section.poll_interval_s(Collection.MEMBERSHIPS)
-        rounds = RoundsPlan(poll_interval_s, section.sweep_interval, section.request_budget)
-        memberships = MembershipSource(source.memberships, rounds)
+        if source.memberships is not None:
+            rounds = RoundsPlan(poll_interval_s, section.sweep_interval, section.request_budget)
+            memberships = MembershipSource(source.memberships, rounds)
+        elif source.glances is not None:
+            glances = GlancePlan(source.glances, poll_interval_s)
     return SourceReader(
         account=account_of(section),
         builder=EventBuilder(account_of(section), config.bridge.content_mode),
@@ -313,6 +321,7 @@ def _reader(
         clock=clock,
         metrics=metrics,
         memberships=memberships,
+        glances=glances,
         commander=source.commander,
     )
 

@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,6 +36,8 @@ from bridge.publish.settings import KafkaSettings
 from bridge.runtime.reading import SWEEP_INTERVAL_S
 from bridge.source.dintero import API as DINTERO_API
 from bridge.source.dintero import SNAPSHOT_PARALLELISM_MAX, DinteroSettings
+from bridge.source.rebilly import API as REBILLY_API
+from bridge.source.rebilly import RebillySettings
 
 SECRET_FILE_BYTES_MAX = 64 * 1024
 """A secret is a line, not a disk image."""
@@ -164,11 +166,12 @@ class SourceSection(_Section):
     """`[[sources]]`: one account of one provider."""
 
     id: str
-    provider: Literal["dintero"]
+    provider: Literal["dintero", "rebilly"]
     account: str
     owner: str | None = None
-    client_id: str = Field(min_length=1)
-    client_secret: SecretStr = Field(min_length=1)
+    client_id: str | None = Field(None, min_length=1)
+    client_secret: SecretStr | None = Field(None, min_length=1)
+    api_key: SecretStr | None = Field(None, min_length=1)
     command_token: SecretStr | None = Field(None, min_length=TOKEN_CHARS_MIN)  # instead of that of `[http]`
     base_url: str | None = Field(None, pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$")  # None: the provider's own
     collections: list[Collection] = Field([Collection.CUSTOMERS, Collection.TAGS], min_length=1)
@@ -183,6 +186,8 @@ class SourceSection(_Section):
 
     def dintero(self) -> DinteroSettings:
         """The settings of the provider's client. Raises `ValidationError` for what only the provider knows."""
+        assert self.client_id is not None, "checked with the section"
+        assert self.client_secret is not None, "checked with the section"
         return DinteroSettings(
             source=self.id,
             collections=frozenset(self.collections),
@@ -197,12 +202,29 @@ class SourceSection(_Section):
             snapshot_parallelism=self.snapshot_parallelism,
         )
 
+    def rebilly(self) -> RebillySettings:
+        """The same of the other one."""
+        assert self.api_key is not None, "checked with the section"
+        return RebillySettings(
+            source=self.id,
+            collections=frozenset(self.collections),
+            account=self.account,
+            api_key=self.api_key,
+            base_url=self.base_url or REBILLY_API,
+            request_rate=self.request_budget,
+            poll_overlap_s=self.poll_overlap,
+        )
+
     @model_validator(mode="after")
     def _consistent(self) -> SourceSection:
         if SOURCE_ID.fullmatch(self.id) is None:
             raise ValueError(f"id {self.id!r} does not match ^{SOURCE_ID.pattern}$")
+        if lacking := [name for name in _CREDENTIALS[self.provider] if getattr(self, name) is None]:
+            raise ValueError("; ".join(f"{name}: missing; add it" for name in lacking))
+        if foreign := sorted(_FOREIGN[self.provider] & self.model_fields_set):
+            raise ValueError("; ".join(f"{name}: {self.provider} has no such key; remove it" for name in foreign))
         try:
-            self.dintero()
+            self.dintero() if self.provider == "dintero" else self.rebilly()
         except ValidationError as error:
             problems = (f"{_dotted(p['loc'])}: {p['msg'].removeprefix('Value error, ')}" for p in error.errors())
             raise ValueError("; ".join(problems)) from None
@@ -216,6 +238,12 @@ class SourceSection(_Section):
             raise ValueError(f"collections: {', '.join(sorted(unread))} cannot be read by this release")
         return self
 
+    @property
+    def secrets(self) -> Sequence[SecretStr]:
+        """What must never be shown."""
+        own = (self.client_secret, self.api_key, self.command_token)
+        return [secret for secret in own if secret is not None]
+
     def poll_interval_s(self, collection: Collection) -> float:
         """Seconds between two polls of a collection while it changes."""
         return self._poll_bounds(collection)[0]
@@ -228,6 +256,14 @@ class SourceSection(_Section):
         if isinstance(self.poll_interval, dict):
             return self.poll_interval.get(collection, POLL_INTERVAL)
         return self.poll_interval
+
+
+_CREDENTIALS: Mapping[str, tuple[str, ...]] = {"dintero": ("client_id", "client_secret"), "rebilly": ("api_key",)}
+_FOREIGN: Mapping[str, frozenset[str]] = {
+    "dintero": frozenset({"api_key"}),
+    "rebilly": frozenset({"client_id", "client_secret", "owner", "cursor_kind", "snapshot_parallelism"}),
+}
+"""Keys that only the other provider has."""
 
 
 class Config(_Section):
@@ -248,8 +284,9 @@ class Config(_Section):
     def secrets(self) -> list[str]:
         """Everything that may never be shown."""
         own = [self.kafka.sasl_plain_password, self.kafka.ssl_password, self.http.command_token]
-        found = own + [secret for source in self.sources for secret in (source.client_secret, source.command_token)]
-        return [secret.get_secret_value() for secret in found if secret is not None]
+        found = [secret for secret in own if secret is not None]
+        found += [secret for source in self.sources for secret in source.secrets]
+        return [secret.get_secret_value() for secret in found]
 
     @model_validator(mode="after")
     def _unique(self) -> Config:

@@ -26,6 +26,7 @@ from bridge.verify.reading import WAIT_S
 from bridge.verify.reading import verify as verify_kafka
 from bridge.verify.report import as_json as verdict_json
 from bridge.verify.report import show
+from bridge.verify.told import ToldReader
 from bridge.verify.verdict import Verdict, joined, printable
 
 
@@ -94,6 +95,9 @@ async def _compare(
             if collection is Collection.MEMBERSHIPS:
                 look = partial(_view, config, section.id, clock)
                 reader = source.memberships
+                if reader is None and source.glances is not None:
+                    reader = ToldReader(source.feeds[Collection.CUSTOMERS], source.glances)
+                assert reader is not None, "memberships that are to be read are told by somebody"
                 verdicts.append(await compare_memberships(section.id, reader, look, clock, progress, wait_s=wait_s))
                 continue
             view = partial(_view, config, section.id, clock, collection)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from bridge.model import Account, Collection
+from bridge.source.commanding import Commander
 from bridge.source.feed import Feed
 from bridge.source.memberships import Glances, MembershipReader
 
@@ -34,6 +35,11 @@ class Source(Protocol):
     @property
     def glances(self) -> Glances | None:
         """For a provider whose customers say it, if that is to be read."""
+        ...
+
+    @property
+    def commander(self) -> Commander | None:
+        """For a provider at which something can be done."""
         ...
 
     async def login(self) -> None:

@@ -77,6 +77,51 @@ def test_a_mistake_is_named_with_its_place(old: str, new: str, expected: str) ->
     assert expected in problem(GOOD.replace(old, new))
 
 
+REBILLY = f"""
+[kafka]
+bootstrap_servers = ["localhost:9092"]
+[[sources]]
+id = "billing"
+provider = "rebilly"
+account = "org_1"
+api_key = "{SECRET}"
+collections = ["customers", "tags", "memberships"]
+request_budget = "2/s"
+"""
+
+
+def test_a_source_of_the_other_provider_has_a_key_instead_of_a_login() -> None:
+    config = parse(REBILLY, "bridge.toml", Path("."))
+    settings = config.sources[0].rebilly()
+    assert (settings.account, settings.request_rate, settings.base_url) == ("org_1", 2.0, "https://api.rebilly.com")
+    assert settings.collections == {Collection.CUSTOMERS, Collection.TAGS, Collection.MEMBERSHIPS}
+    assert [secret.get_secret_value() for secret in config.sources[0].secrets] == [SECRET]
+    assert SECRET not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (f'api_key = "{SECRET}"', "", "sources[1]: api_key: missing; add it"),
+        (f'"{SECRET}"', f'"{SECRET} x"', "sources[1]: api_key: must be printable ASCII without spaces"),
+        ('"org_1"', '"a/b"', "sources[1]: account: must be an organization's id"),
+        ("request_budget", 'client_id = "x"\nrequest_budget', "client_id: rebilly has no such key; remove it"),
+        ("request_budget", 'owner = "x"\nrequest_budget', "owner: rebilly has no such key; remove it"),
+        ('"memberships"]', '"users"]', "sources[1]: collections: has no users that could be read"),
+        ('"tags", ', "", "memberships need tags as well"),
+        ('"rebilly"', '"dintero"', "sources[1]: client_id: missing; add it; client_secret: missing; add it"),
+    ],
+)
+def test_a_mistake_in_a_source_of_the_other_provider_is_named(old: str, new: str, expected: str) -> None:
+    assert old in REBILLY
+    assert expected in problem(REBILLY.replace(old, new))
+
+
+def test_a_key_of_the_other_provider_is_no_key_of_this_one() -> None:
+    assert "sources[1]: api_key: dintero has no such key; remove it" in problem(GOOD + f'api_key = "{SECRET}"\n')
+    assert "sources[1]: client_secret: missing; add it" in problem(GOOD.replace(f'client_secret = "{SECRET}"', ""))
+
+
 def test_users_of_an_account_and_of_another_owner() -> None:
     source = parse(GOOD + 'collections = ["customers", "users"]\nowner = "P123"\n', "bridge.toml", Path(".")).sources[0]
     settings = source.dintero()
@@ -117,7 +162,7 @@ def test_a_secret_file_ends_with_a_newline_that_is_no_part_of_it(tmp_path: Path)
     (tmp_path / "secret").write_text(f"{SECRET}\n")
     text = GOOD.replace(f'"{SECRET}"', '{ file = "secret" }')
     config = parse(text, "bridge.toml", tmp_path)
-    assert config.sources[0].client_secret.get_secret_value() == SECRET
+    assert [secret.get_secret_value() for secret in config.sources[0].secrets] == [SECRET]
     (tmp_path / "secret").write_text(f"{SECRET}\n{SECRET}\n")
     with pytest.raises(ConfigurationError, match="exactly one line"):
         parse(text, "bridge.toml", tmp_path)
@@ -126,7 +171,7 @@ def test_a_secret_file_ends_with_a_newline_that_is_no_part_of_it(tmp_path: Path)
 def test_a_secret_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_SECRET", SECRET)
     config = parse(GOOD.replace(f'"{SECRET}"', '{ env = "ACME_SECRET" }'), "bridge.toml", Path("."))
-    assert config.sources[0].client_secret.get_secret_value() == SECRET
+    assert [secret.get_secret_value() for secret in config.sources[0].secrets] == [SECRET]
 
 
 def test_a_token_for_commands_is_of_all_sources_or_of_one_and_never_shown() -> None:

@@ -111,6 +111,9 @@ class RebillySource:
     memberships: Final = None
     """Customers say which tags they have."""
 
+    commander: Final = None
+    """No commands are executed."""
+
     def __init__(self, settings: RebillySettings, transport: Transport, client: ApiClient, path: str) -> None:
         """Use `build`. `path` of the organization, encoded."""
         self.account = Account(settings.source, PROVIDER, settings.account)
