@@ -46,7 +46,8 @@ class Glancing:
         """Whether the next one is to begin; now: wall-clock seconds. They spend no more than memberships may."""
         interval_s = min(AGAIN_S, self._plan.interval_s) if self._told.lost else self._plan.interval_s
         latest = max(sweep.glanced_at, 0.0 if self._told.lost else sweep.began_at)
-        return self._bulletin.wants_glances and now >= latest + max(interval_s, self._pause_s)
+        early = latest <= now < latest + max(interval_s, self._pause_s)  # a clock that was ahead left one in the future
+        return self._bulletin.wants_glances and not early
 
     def cursor(self, cursor: Cursor) -> Cursor:
         """Where it begins."""

@@ -108,8 +108,11 @@ class Lookup:
         raise Malformed(f"{READ} leads from customer to customer without an end")
 
     async def _confirm(self, absent: Mapping[str, Document], found: dict[str, Fate]) -> None:
-        """Ask the list for those who are not there under their ids."""
-        uids = list(absent)
+        """Ask the list for those who are not there under their ids; as far as it can be asked for an id like that."""
+        for uid, document in absent.items():
+            if not _filterable(uid):
+                found[uid] = await self._survivor(document)
+        uids = [uid for uid in absent if uid not in found]
         for first in range(0, len(uids), self._place.limit):
             some = uids[first : first + self._place.limit]
             listing = await ask(self._client, self._place, (("filter", f"id:{','.join(some)}"),), Priority.HINT)
@@ -123,7 +126,7 @@ class Lookup:
     async def _survivor(self, document: Document) -> Merged | None:
         """Among those with the same e-mail, the one whose timeline says so."""
         email = document.body.get("email")
-        if not isinstance(email, str) or not _EMAIL.fullmatch(email) or ".." in email:
+        if not isinstance(email, str) or not _EMAIL.fullmatch(email) or not _filterable(email):
             return None
         query = (("filter", f"email:{email}"), ("fields", "id"))
         listing = await ask(self._client, self._place, query, Priority.HINT)
@@ -147,6 +150,11 @@ class Lookup:
             isinstance(message, dict) and message.get("type") == "customer-merged" and _names(message, uid)
             for message in messages
         )
+
+
+def _filterable(value: str) -> bool:
+    """Whether a filter takes this for a value, and not for a range or a list with a name."""
+    return ".." not in value and not value.startswith("@")
 
 
 def _shown(row: Any, document: Document, endpoint: str) -> Document:

@@ -316,6 +316,14 @@ def test_a_list_that_cannot_be_right_calls_nobody_gone(listed: Response) -> None
     play(case)
 
 
+def test_an_id_that_a_filter_would_take_for_something_else_is_not_put_into_one() -> None:
+    async def case(organization: Organization, mirror: Mirror) -> None:
+        assert await fate(organization, mirror.feed, "cus_1..cus_9", "@vips") == {"cus_1..cus_9": None, "@vips": None}
+        assert not [query for query in organization.queries() if query["filter"].startswith("id:")]
+
+    play(case)
+
+
 def test_redirects_in_a_circle_come_to_an_end() -> None:
     async def case(organization: Organization, mirror: Mirror) -> None:
         for uid, into in (("cus_1", "cus_2"), ("cus_2", "cus_1")):
