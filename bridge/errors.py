@@ -5,6 +5,7 @@
     ├── EnvironmentUnavailable      Kafka, provider, disk or a tool is not there; exit 3
     ├── SourceError                 what a provider did to one request
     │   ├── RetryLater              ask again, not before `delay_s`
+    │   │   └── AnswerTooLarge      ask for less at once, if that is possible
     │   ├── Malformed               the answer is not what its endpoint declares: nothing of it is used
     │   ├── AccessDenied            401/403 for good: stop asking beyond a slow probe, raise an alarm
     │   ├── CursorRejected          the provider does not know the cursor: begin the sweep again
@@ -47,6 +48,10 @@ class RetryLater(SourceError):
         """`delay_s`: seconds the provider asked for (already bounded), None when it gave no hint."""
         super().__init__(message)
         self.delay_s = delay_s
+
+
+class AnswerTooLarge(RetryLater):
+    """The answer is larger than may be kept in memory; ask for less at once."""
 
 
 class Malformed(SourceError):

@@ -127,6 +127,8 @@ def _line(message: Message, event: SeenEvent, *, values: bool) -> str:
     what = "  ".join(_change(event, str(pointer), values) for pointer in pointers or ())
     if isinstance(tag := event.data.get("tag"), dict):
         what += f"  {printable(str(tag.get('uid')))}"  # not its name: that may say something about a person
+    if isinstance(into := event.data.get("into"), str):
+        what += f"  into {printable(into)}"
     return f"{when}  {name:<18} {key}  #{event.sequence}  {what}".rstrip()
 
 

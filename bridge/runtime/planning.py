@@ -6,7 +6,8 @@ once. There is no producer and no group in sight: nothing here could write, and 
 than requests to its provider.
 
 Deletions are only guessed: who is missing, or shown as deleted, would be asked for again before anybody is told.
-Memberships, which are no documents of their own, are not planned.
+Memberships, which are no documents of their own, are planned with the customers, where those say which tags they have;
+else they are not planned.
 
 Memory is bounded by a page. Which documents were seen is noted in the scratch store, in the place of fingerprints.
 """
@@ -90,15 +91,18 @@ async def plan_source(
     """
     planning = _Planning(reader, store, topics, samples_max, progress)
     feeds = {feed.collection: feed for feed in reader.feeds}
-    planned: list[Planned] = []
-    for collection in reader.plans:
+    planned: dict[Collection, Planned] = {}
+    told = reader.glances is not None
+    # Edges wait for their tags, so those are first.
+    order = sorted(reader.plans, key=lambda name: name is not Collection.TAGS) if told else reader.plans
+    for collection in order:
         feed = feeds.get(collection)
         if feed is None:
-            note = "not planned yet: it is not read as documents of its own"
-            planned.append(Planned(reader.account.source, collection, note=note))
+            note = "planned with the customers" if told else "not planned yet: it is not read as documents of its own"
+            planned[collection] = Planned(reader.account.source, collection, note=note)
         else:
-            planned.append(await planning.collection(feed))
-    return planned
+            planned[collection] = await planning.collection(feed)
+    return [planned[collection] for collection in reader.plans]
 
 
 class _Planning:

@@ -148,7 +148,7 @@ class SourceStep:
         """The documents of these uids as they were last published."""
         records = self._records(collection, uids)
         return [
-            Document(uid, record.document, record.version)
+            Document(uid, record.document, record.version, record.revision)
             for uid, record in records.items()
             if record.document is not None
         ]
@@ -292,7 +292,7 @@ class SourceStep:
                 continue
             copy = document._replace(body=edges.with_tags(document.body, edges.tags_of(record.document)))
             if unpublished(record, copy, detect(record.document, copy.body), window) is None:
-                found[document.uid] = Document(document.uid, record.document, record.version)
+                found[document.uid] = Document(document.uid, record.document, record.version, record.revision)
         return list(found.values())
 
     def doom(self, tag: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import orjson
 
 from bridge.clock import Clock
-from bridge.errors import RetryLater
+from bridge.errors import AnswerTooLarge, RetryLater
 from bridge.source.allowance import Allowance
 from bridge.source.answer import (
     IF_NONE_MATCH,
@@ -150,7 +150,8 @@ class Exchange:
             response = await self._transport.send(request)
             status = response.status
         except RetryLater as error:
-            raise RetryLater(f"{endpoint}: {error}", delay_s=error.delay_s) from None
+            kind = AnswerTooLarge if isinstance(error, AnswerTooLarge) else RetryLater
+            raise kind(f"{endpoint}: {error}", delay_s=error.delay_s) from None
         finally:
             self._observer.request(endpoint, status, self._clock.monotonic() - started)
         allowance = allowed(response, self._clock.wall())

@@ -29,7 +29,7 @@ import aiohttp
 from yarl import URL
 
 from bridge import __version__
-from bridge.errors import RequestRefused, RetryLater
+from bridge.errors import AnswerTooLarge, RequestRefused, RetryLater
 from bridge.source.transport import Request, Response
 
 CONNECT_TIMEOUT_S = 10.0
@@ -254,8 +254,8 @@ async def _read_gzip(answer: aiohttp.ClientResponse, bytes_max: int) -> bytes:
     return b"".join(chunks)
 
 
-def _too_large(bytes_max: int) -> RetryLater:
-    return RetryLater(f"no answer: its body is larger than {bytes_max} bytes")
+def _too_large(bytes_max: int) -> AnswerTooLarge:
+    return AnswerTooLarge(f"no answer: its body is larger than {bytes_max} bytes")
 
 
 def _cause(error: Exception) -> str:

@@ -46,7 +46,8 @@ class Transport(Protocol):
     async def send(self, request: Request) -> Response:
         """The complete answer, whatever its status (redirects are not followed).
 
-        Raises `RetryLater` when there is none: refused, reset, cut, slower than the deadline, larger than the bound.
+        Raises `RetryLater` when there is none: refused, reset, cut, slower than the deadline; `AnswerTooLarge` when it
+        is larger than the bound.
         Cancellation closes the connection.
         """
         ...

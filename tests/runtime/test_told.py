@@ -23,6 +23,7 @@ from bridge.observability.families import Vocabulary
 from bridge.observability.metrics import Metrics
 from bridge.runtime import told
 from bridge.runtime.glances import GlancePlan
+from bridge.runtime.planning import plan_source
 from bridge.runtime.reader import SourceReader
 from bridge.runtime.reading import ReadingPlan
 from bridge.runtime.shard import Shard, ShardPorts
@@ -608,6 +609,21 @@ def test_whatever_happens_the_events_add_up_to_what_the_provider_has(
         assert shown == names
         sequences = [orjson.loads(r.value or b"")["sequence"] for r in home.kafka.records if r.headers]
         assert sequences == list(range(1, len(sequences) + 1))
+
+    run_virtual(main)
+
+
+def test_what_would_be_published_is_planned_with_its_edges() -> None:
+    async def main(clock: VirtualClock) -> None:
+        home = Home(clock)
+        home.organization.add_tag("tag_1", "VIP", at=START - SECOND)
+        home.organization.create("cus_1", START - SECOND, tags=["tag_1"])
+        plans = dict.fromkeys((*home.reader.plans, MEMBERSHIPS), ReadingPlan(5.0))
+        reader = replace(home.reader, plans=plans)
+        customers, tags, memberships = await plan_source(reader, home.store, TOPICS, 5, lambda *_: None)
+        assert customers.events == {"bridge.customer.snapshot.v1": 1, "bridge.customer.tagged.v1": 1}
+        assert tags.events == {"bridge.tag.snapshot.v1": 1}
+        assert (memberships.events, memberships.note) == ({}, "planned with the customers")
 
     run_virtual(main)
 

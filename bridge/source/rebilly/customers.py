@@ -17,7 +17,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from bridge import __version__
-from bridge.errors import CursorRejected, RequestRefused
+from bridge.errors import AnswerTooLarge, CursorRejected, RequestRefused
 from bridge.model import Collection, Document, Fate, Path, Reject, Told
 from bridge.source.api import Answer, ApiClient
 from bridge.source.budget import Priority
@@ -167,9 +167,14 @@ class CustomersFeed:
     async def _ask(self, box: Box, priority: Priority, query: tuple[tuple[str, str], ...]) -> Sequence[Listing]:
         text = box.filter
         query = query if text is None else (*query, ("filter", text))
-        if box.heap:
-            return await heap(self._client, self._place, query, ORDERS, priority)
-        return [await ask(self._client, self._place, (*query, ("sort", box.axis)), priority)]
+        try:
+            if box.heap:
+                return await heap(self._client, self._place, query, ORDERS, priority)
+            return [await ask(self._client, self._place, (*query, ("sort", box.axis)), priority)]
+        except AnswerTooLarge:
+            # Customers may have a great many tags, each of them a whole object. No box depends on how many are shown.
+            self._place = self._place._replace(limit=max(1, self._place.limit // 2))
+            raise
 
     # Rows.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bridge.errors import AccessDenied, Malformed, RequestRefused, RetryLater, SourceError
+from bridge.errors import AccessDenied, AnswerTooLarge, Malformed, RequestRefused, RetryLater, SourceError
 from bridge.model import Document, Fate, Merged, Path
 from bridge.source.feed import Feed, Page
 from bridge.source.memberships import Untold
@@ -159,6 +159,27 @@ def test_a_shape_that_nobody_declared_is_an_error_and_never_an_end(bad: Response
         organization.answers.append(lambda request: bad)
         with pytest.raises(Malformed):
             await mirror.read()
+
+    play(case)
+
+
+def test_answers_that_are_too_large_are_asked_for_in_smaller_pieces() -> None:
+    async def case(organization: Organization, mirror: Mirror) -> None:
+        def heavy(request: Request) -> Response | None:
+            if request.path == CUSTOMERS and int(dict(request.query)["limit"]) > 10:
+                raise AnswerTooLarge("no answer: its body is too large")
+            return None
+
+        organization.answers.append(heavy)
+        for uid in organization.customers:
+            organization.edit(uid, firstName="Heavy")
+        failures = 0
+        while {document.body.get("first_name") for document in mirror.documents.values()} != {"Heavy"}:
+            try:
+                await mirror.read()
+            except AnswerTooLarge:
+                failures += 1
+        assert failures == 7  # 1000, 500, 250, 125, 62, 31, 15
 
     play(case)
 
