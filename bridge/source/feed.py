@@ -43,7 +43,8 @@ class Page:
     """What one reading step brought.
 
     documents: rows in the provider's order; a uid may occur twice (the higher version wins).
-    familiar: uids of rows that were not even looked into, because they are as they were when they last changed nothing.
+    familiar: uids of rows that were not even looked into, because they are as they were when they last changed nothing,
+        or because only who is there was asked for.
     fingerprints: by uid, of the rows that `documents` were made of; for recognising them the next time.
     gone: rows that the provider shows as deleted. A suspicion until `Feed.fetch` has confirmed it.
     rejects: rows that their model refuses; they count as seen.

@@ -542,7 +542,22 @@ def test_a_new_life_goes_on_with_a_glance_of_the_one_before_but_claims_nothing_b
 
 HAPPENINGS = st.lists(
     st.tuples(
-        st.sampled_from(["tag", "tag", "tag quietly", "edit", "create", "merge", "new tag", "no tag", "kill", "wait"]),
+        st.sampled_from(
+            [
+                "tag",
+                "tag",
+                "tag quietly",
+                "edit",
+                "create",
+                "merge",
+                "new tag",
+                "no tag",
+                "tags down",
+                "customers down",
+                "kill",
+                "wait",
+            ]
+        ),
         st.integers(0, 9),
         st.integers(0, 3),
     ),
@@ -550,14 +565,27 @@ HAPPENINGS = st.lists(
 )
 
 
-@given(HAPPENINGS, st.integers(2, 12), st.sampled_from(["404", "301", "survivor"]))
+@given(
+    HAPPENINGS,
+    st.builds(
+        Ways,
+        limit_max=st.integers(2, 12),
+        merged=st.sampled_from(["404", "301", "survivor"]),
+        precision=st.sampled_from(["seconds", "microseconds"]),
+        date_skew_s=st.sampled_from([0.0, None, -30.0, 30.0]),
+        tells_merges=st.booleans(),
+    ),
+)
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_happens_the_events_add_up_to_what_the_provider_has(
-    happenings: list[tuple[str, int, int]], limit_max: int, merged: str
+    happenings: list[tuple[str, int, int]], ways: Ways
 ) -> None:
     async def main(clock: VirtualClock) -> None:
-        home = Home(clock, sweep_s=100.0, limit_max=limit_max, merged=merged)
+        home = Home(clock, sweep_s=100.0)
         organization = home.organization
+        organization.ways = ways
+        down: set[str] = set()
+        organization.answers.append(lambda request: answer({}, 503) if request.path in down else None)
         for number in range(4):
             organization.add_tag(f"tag_{number}", f"name {number}", at=START - 100 * SECOND)
         for number in range(6):
@@ -572,6 +600,8 @@ def test_whatever_happens_the_events_add_up_to_what_the_provider_has(
                 life = asyncio.ensure_future(home.live(10_000, killed=True))
             elif kind == "wait":
                 await clock.sleep(GLANCE_S)
+            elif kind.endswith("down"):
+                down ^= {TAGS if kind == "tags down" else CUSTOMERS}
             elif kind == "new tag":
                 organization.add_tag(f"new_{turn}", f"new name {turn}")
                 for row in list(organization.customers.values())[:2]:
@@ -588,6 +618,7 @@ def test_whatever_happens_the_events_add_up_to_what_the_provider_has(
                 else:
                     tags = {*organization.customers[uid]["tags"]} ^ {f"tag_{tag}"}
                     organization.tag(uid, *tags, moves=kind == "tag")
+        down.clear()
         await clock.sleep(250)  # glances and a sweep
         life.cancel()
         await asyncio.wait([life])
