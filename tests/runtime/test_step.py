@@ -90,6 +90,29 @@ def test_a_life_from_first_sight_to_deletion_and_back() -> None:
     assert counters == (6, 1, {"customers": 2})
 
 
+@pytest.mark.parametrize(
+    ("version", "revision", "disputed"),
+    [
+        (5, 3, True),
+        (5, 0, True),
+        (0, 3, True),
+        (0, 0, True),
+        (5, 2, False),  # older
+        (5, 4, False),  # newer
+        (0, 4, False),
+        (4, 3, False),
+        (6, 3, False),
+    ],
+)
+def test_only_a_copy_that_nothing_orders_is_disputed(version: int, revision: int, disputed: bool) -> None:
+    desk = Desk()
+    known = customer("1", 5)._replace(revision=3)
+    desk.absorb(page(known))
+    assert desk.step.disputed(CUSTOMERS, [known]) == [], "it says nothing else"
+    copy = customer("1", version, first_name="A")._replace(revision=revision)
+    assert desk.step.disputed(CUSTOMERS, [copy]) == ([known] if disputed else [])
+
+
 def test_two_collections_count_together() -> None:
     desk = Desk()
     desk.absorb(page(customer("1")))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,14 +19,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bridge.event.envelope import EventBuilder
-from bridge.model import Collection, Path
+from bridge.model import Cause, Collection, Document, Merged, Path
 from bridge.observability.families import Vocabulary
 from bridge.observability.metrics import Metrics
 from bridge.runtime import told
 from bridge.runtime.glances import GlancePlan
 from bridge.runtime.planning import plan_source
 from bridge.runtime.reader import SourceReader
-from bridge.runtime.reading import ReadingPlan
+from bridge.runtime.reading import Reading, ReadingPlan
 from bridge.runtime.shard import Shard, ShardPorts
 from bridge.runtime.told import ToldTags
 from bridge.source.rebilly.boxes import SECOND
@@ -108,6 +109,18 @@ class Home:
             else:
                 shard.drain()
         return shard
+
+    @asynccontextmanager
+    async def living(self) -> AsyncIterator[Reading]:
+        """A life that has read everything once; its reading of customers."""
+        shard = self.shard()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(shard.serve())
+            await asyncio.sleep(3)
+            [reading] = [loop for loop in shard.readings["acme"] if loop.collection is Collection.CUSTOMERS]
+            assert isinstance(reading, Reading)
+            yield reading
+            shard.drain()
 
     def news(self, *topics: str) -> list[Told]:
         """Committed events since the last time; each is checked as a consumer would."""
@@ -442,6 +455,52 @@ def test_a_customer_whom_a_list_left_out_is_not_deleted() -> None:
         home.organization.answers.clear()
         await home.live(1000)
         assert not [event for event in home.news() if event.verb in ("deleted", "merged")]
+
+    play(case)
+
+
+# Looks at single customers.
+
+
+def test_a_look_says_what_became_of_a_customer_and_leaves_it_to_a_complete_reading() -> None:
+    async def case(home: Home) -> None:
+        home.organization.edit("cus_2", email="1@example.com")
+        async with home.living() as reading:
+            home.organization.merge("cus_1", "cus_2")
+            known = [Document(uid, {"uid": uid, "email": "1@example.com"}, 0) for uid in ("cus_1", "cus_3")]
+            seen = await reading.look(known, Cause(Path.COMMAND, "c"))
+            assert seen["cus_1"] == Merged("cus_2")
+            assert isinstance(seen["cus_3"], Document)
+            assert not [event for event in home.news() if event.uid == "cus_1"]
+            await asyncio.sleep(GLANCE_S + 10)
+        assert [(event.verb, event.path) for event in home.news() if event.uid == "cus_1"] == [("merged", "sweep")]
+
+    play(case)
+
+
+def test_a_row_that_is_older_than_a_look_tells_nothing_not_even_tags() -> None:
+    async def case(home: Home) -> None:
+        organization = home.organization
+        async with home.living() as reading:
+            organization.edit("cus_1", lastName="Byron")
+            await asyncio.sleep(6)
+            late = dict(organization.customers["cus_1"])
+            organization.customers["cus_1"] |= {"firstName": "Augusta", "tags": ["tag_1"]}  # without any trace in it
+            seen = await reading.look([Document("cus_1", {"uid": "cus_1"}, 0)], Cause(Path.COMMAND, "c"))
+            assert isinstance(seen["cus_1"], Document)
+            await asyncio.sleep(5)
+            new, organization.customers["cus_1"] = organization.customers["cus_1"], late
+            organization.answers.append(lambda request: organization.reads(request, {"cus_1": new}))
+            await asyncio.sleep(5)
+            organization.customers["cus_1"] = new
+            organization.answers.clear()
+            await asyncio.sleep(20)
+        assert [(event.verb, event.path, event.data["cause"].get("ref")) for event in home.news()] == [
+            ("updated", "poll", None),
+            ("updated", "command", "c"),
+            ("tagged", "poll", None),
+        ]
+        assert home.edges() == home.truth()
 
     play(case)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import partial
@@ -130,6 +130,11 @@ class Organization:
 
     def queries(self, path: str = CUSTOMERS) -> list[dict[str, str]]:
         return [dict(request.query) for request in self.requests if request.path == path]
+
+    def reads(self, request: Request, rows: Mapping[str, Row]) -> Response | None:
+        """Single customers as in these rows, whatever lists show; None for another request."""
+        uid = unquote(request.path.removeprefix(CUSTOMERS + "/"))
+        return self._answer(self._customer(rows[uid])) if uid in rows else None
 
     def _read(self, uid: str) -> Response:
         if uid in self.customers:
