@@ -7,32 +7,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge.event.envelope import EventBuilder
 from bridge.model import Cause, Collection, Document, Merged, Path
-from bridge.observability.families import Vocabulary
-from bridge.observability.metrics import Metrics
 from bridge.runtime import told
-from bridge.runtime.glances import GlancePlan
 from bridge.runtime.planning import plan_source
-from bridge.runtime.reader import SourceReader
-from bridge.runtime.reading import Reading, ReadingPlan
-from bridge.runtime.shard import Shard, ShardPorts
+from bridge.runtime.reading import ReadingPlan
 from bridge.runtime.told import ToldTags
 from bridge.source.rebilly.boxes import SECOND
-from bridge.store.record import decode_record
-from bridge.verify.event import decode
-from tests.runtime.shards import NUMBER, TOPICS, Kafka, KeptStore, MemoryInbox, MemoryProducer
+from tests.runtime.lives import Lives, folded
+from tests.runtime.shards import TOPICS
 from tests.source.providing import answer
 from tests.source.rebilly.organization import CUSTOMERS, START, TAGS, Organization, Ways
 from tests.support.clock import VirtualClock, run_virtual
@@ -41,106 +32,14 @@ GLANCE_S = 30.0
 MEMBERSHIPS = Collection.MEMBERSHIPS
 
 
-class Told(NamedTuple):
-    """One committed event. tag: the name, of an edge."""
+class Home(Lives):
+    """An organization, and what the bridge makes of it."""
 
-    verb: str
-    uid: str
-    path: str
-    tag: str | None
-    data: dict[str, Any]
-
-
-class Home:
-    """An organization, a Kafka, and the lives of one shard between them."""
-
-    def __init__(
-        self,
-        clock: VirtualClock,
-        *,
-        glance_s: float = GLANCE_S,
-        sweep_s: float = 900.0,
-        silent: bool = False,
-        **ways: Any,
-    ) -> None:
-        self.clock = clock
+    def __init__(self, clock: VirtualClock, *, glance_s: float = GLANCE_S, **settings: Any) -> None:
+        """`Any`: see `Lives` and `Ways`."""
+        ways = {name: settings.pop(name) for name in list(settings) if name in Ways.__dataclass_fields__}
         self.organization = Organization(clock, Ways(**ways))
-        self.kafka = Kafka()
-        self.store = KeptStore()
-        nothing: frozenset[str] = frozenset()
-        words = Vocabulary(frozenset({"acme"}), nothing, nothing, nothing, nothing, nothing)
-        self.metrics = Metrics(clock, words, "0")
-        source = self.organization.source()
-        assert source.glances is not None
-        self.reader = SourceReader(
-            account=source.account,
-            builder=EventBuilder(source.account),
-            feeds=list(source.feeds.values()),
-            plans=dict.fromkeys(source.feeds, ReadingPlan(5.0, sweep_s)),
-            silent_snapshot=silent,
-            clock=clock,
-            metrics=self.metrics,
-            spread=lambda: 0.0,
-            glances=GlancePlan(source.glances, glance_s),
-        )
-        self.seen = 0
-
-    def shard(self) -> Shard:
-        async def restore(_: object) -> None:
-            self.kafka.calls.append("restore")
-
-        ports = ShardPorts(
-            inbox=MemoryInbox(self.kafka),
-            producer=lambda: MemoryProducer(self.kafka),
-            open_store=lambda: self.store,
-            discard_store=lambda: None,
-            restore=restore,
-        )
-        return Shard(NUMBER, [self.reader], ports, TOPICS, self.clock, self.metrics)
-
-    async def live(self, seconds: float, *, killed: bool = False) -> Shard:
-        """One life, that is drained or killed after so long."""
-        shard = self.shard()
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(shard.serve())
-            await asyncio.wait([task], timeout=seconds)
-            if killed:
-                task.cancel()
-            else:
-                shard.drain()
-        return shard
-
-    @asynccontextmanager
-    async def living(self) -> AsyncIterator[Reading]:
-        """A life that has read everything once; its reading of customers."""
-        shard = self.shard()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(shard.serve())
-            await asyncio.sleep(3)
-            [reading] = [loop for loop in shard.readings["acme"] if loop.collection is Collection.CUSTOMERS]
-            assert isinstance(reading, Reading)
-            yield reading
-            shard.drain()
-
-    def news(self, *topics: str) -> list[Told]:
-        """Committed events since the last time; each is checked as a consumer would."""
-        found = []
-        for record in self.kafka.records[self.seen :]:
-            if record.topic in {f"b.{topic}" for topic in topics or ("customers", "tags")}:
-                event = decode(_Read(record.key, record.value, tuple(record.headers)))
-                tag = event.data.get("tag")
-                path = event.data["cause"]["path"]
-                found.append(Told(event.verb, event.uid, path, tag and tag["name"], event.data))
-        self.seen = len(self.kafka.records)
-        return found
-
-    def edges(self) -> set[tuple[str, str]]:
-        """As the committed state has them."""
-        found = set()
-        for key, value in self.store.scan("acme/customers/"):
-            document = decode_record(value).document or {}
-            found |= {(key.rpartition("/")[2], tag) for tag in document.get("tags", ())}
-        return found
+        super().__init__(clock, self.organization.source(), glance_s=glance_s, **settings)
 
     def truth(self) -> set[tuple[str, str]]:
         return {
@@ -149,12 +48,6 @@ class Home:
             for tag in row["tags"]
             if tag in self.organization.tags
         }
-
-
-class _Read(NamedTuple):
-    key: bytes
-    value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
 
 
 Case = Callable[[Home], Awaitable[None]]
@@ -681,24 +574,11 @@ def test_whatever_happens_the_events_add_up_to_what_the_provider_has(
         await clock.sleep(250)  # glances and a sweep
         life.cancel()
         await asyncio.wait([life])
-        folded: dict[str, Any] = {}
-        edges: Counter[tuple[str, str]] = Counter()
-        for event in home.news():
-            key = event.data["key"]
-            assert folded.get(key) == event.data["before"]
-            folded[key] = event.data["after"]
-            if event.verb in ("tagged", "untagged"):
-                edges[event.uid, event.data["tag"]["uid"]] += 1 if event.verb == "tagged" else -1
-            elif event.verb in ("deleted", "merged"):
-                for tag_uid in (event.data["before"] or {}).get("tags", ()):
-                    edges[event.uid, tag_uid] -= 1
-        assert {edge for edge, count in edges.items() if count} == home.truth() == home.edges()
-        assert set(edges.values()) <= {0, 1}
+        documents, edges = folded(home.news())
+        assert edges == home.truth() == home.edges()
         names = {f"acme/{uid}": row.get("firstName") for uid, row in organization.customers.items()}
-        shown = {key: body.get("first_name") for key, body in folded.items() if body and key.startswith("acme/cus_")}
+        shown = {key: body.get("first_name") for key, body in documents.items() if key.startswith("acme/cus_")}
         assert shown == names
-        sequences = [orjson.loads(r.value or b"")["sequence"] for r in home.kafka.records if r.headers]
-        assert sequences == list(range(1, len(sequences) + 1))
 
     run_virtual(main)
 
