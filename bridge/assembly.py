@@ -71,6 +71,7 @@ ENDPOINTS = frozenset(
         "customers.tags",
         "customers.rename",
         "customers.tags.set",
+        "tags.customers",
         "members.list",
         "members.count",
     }

@@ -115,7 +115,7 @@ class InboxDesk:
         if not isinstance(command, ProviderCommand):
             return None
         executor = self._executors.get(command.source)
-        if executor is None or not executor.reads(command):
+        if executor is None or not executor.takes(command):
             return refusal(Reason.UNSUPPORTED, "this source takes no such commands, or its customers are not read")
         if len(record.value or b"") > self._topics.record_bytes_max - ENVELOPE_BYTES_MAX:
             return refusal(Reason.TOO_LARGE, "the command is larger than the topics take")

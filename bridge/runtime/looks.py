@@ -28,11 +28,15 @@ Seen = TypeVar("Seen")
 
 
 class Look(Generic[Seen]):
-    """What is to be looked at, as far as it is known, and why. Made and answered once."""
+    """What is to be looked at, as far as it is known, and why. Made and answered once.
 
-    def __init__(self, known: Sequence[Document], cause: Cause) -> None:
+    tags: only which tags these customers say they have.
+    """
+
+    def __init__(self, known: Sequence[Document], cause: Cause, *, tags: bool = False) -> None:
         self.known = known
         self.cause = cause
+        self.tags = tags
         self._answer: asyncio.Future[Seen] = asyncio.get_running_loop().create_future()
 
     @property
@@ -62,9 +66,9 @@ class Looks(Generic[Seen]):
         self._waiting: deque[Look[Seen]] = deque()
         self._news = asyncio.Event()
 
-    async def ask(self, known: Sequence[Document], cause: Cause) -> Seen:
+    async def ask(self, known: Sequence[Document], cause: Cause, *, tags: bool = False) -> Seen:
         """Wait for what the loop sees. Raises any `SourceError`; cancelled, nobody looks in vain."""
-        look: Look[Seen] = Look(known, cause)
+        look: Look[Seen] = Look(known, cause, tags=tags)
         self._waiting.append(look)
         self._news.set()
         return await look.wait()

@@ -11,17 +11,19 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
+from typing import NamedTuple
 
 from bridge.clock import Clock
 from bridge.detect.scan import DeleteLimit
 from bridge.errors import CursorRejected, SourceError
-from bridge.model import Cause, Document, Fate, Path
+from bridge.model import Cause, Document, Fate, Path, Told
 from bridge.observability.logs import get_logger
 from bridge.observability.metrics import Metrics
 from bridge.runtime.ahead import Ahead
 from bridge.runtime.glances import GlancePlan, Glancing
 from bridge.runtime.ledger import Ledger
-from bridge.runtime.looks import Doubts, Looks
+from bridge.runtime.looks import Doubts, Look, Looks
 from bridge.runtime.loop import SourceLoop
 from bridge.runtime.memberships.bulletin import Bulletin
 from bridge.runtime.parking import Parking
@@ -30,6 +32,7 @@ from bridge.runtime.schedule import Backoff, Pace, wait_s
 from bridge.runtime.step import SourceStep, StepResult
 from bridge.runtime.sweep import AT_ONCE, Sweep, joined, owes, parted, settled
 from bridge.source.feed import Cursor, Feed, Page, without_etag
+from bridge.source.memberships import Untold
 
 SWEEP_INTERVAL_S = 6 * 3600.0
 """What polling cannot see is found within a quarter of a day; a million customers take 10,000 requests each time."""
@@ -50,6 +53,13 @@ class ReadingPlan:
     delete_limit: DeleteLimit = field(default_factory=DeleteLimit)
     poll_interval_s_max: float = 0.0
     glances: GlancePlan | None = None
+
+
+class _Seen(NamedTuple):
+    """What a look has seen, by uid: documents, or tags."""
+
+    fates: Mapping[str, Fate] = MappingProxyType({})
+    tags: Mapping[str, frozenset[str] | Untold] = MappingProxyType({})
 
 
 class Reading(SourceLoop):
@@ -86,7 +96,7 @@ class Reading(SourceLoop):
         self._asked_at = 0.0
         self._ahead = Ahead()
         self._bulletin = bulletin or Bulletin()
-        self._looks: Looks[Mapping[str, Fate]] = Looks()
+        self._looks: Looks[_Seen] = Looks()
         self._doubts = Doubts(clock)
         self._glancing = None if plan.glances is None else Glancing(plan.glances, step.told, self._bulletin)
         self._tell_held()
@@ -117,7 +127,16 @@ class Reading(SourceLoop):
         Called by another task. An answer by uid; of one that is not there, what became of it: whether it is deleted,
         sweeps decide. One about which the provider says nothing has none. Raises any `SourceError`.
         """
-        return await self._looks.ask(known, cause)
+        return (await self._looks.ask(known, cause)).fates
+
+    @property
+    def tells_tags(self) -> bool:
+        """Whether the documents are customers that say which tags they have, and it is read."""
+        return self._plan.glances is not None
+
+    async def look_at_tags(self, known: Sequence[Document], cause: Cause) -> Mapping[str, frozenset[str] | Untold]:
+        """As `look`, of nothing but which tags these customers say they have; see `tells_tags`."""
+        return (await self._looks.ask(known, cause, tags=True)).tags
 
     async def _break_off(self) -> None:
         await self._ahead.stop()
@@ -200,24 +219,40 @@ class Reading(SourceLoop):
             await self._ledger.wait_room()
             await self._ahead.stop()  # that page may be older than what is seen now
             try:
-                found = await self._asked(self._feed.fetch(look.known))
+                look.answer(await (self._tags_seen(look) if look.tags else self._documents_seen(look)))
             except SourceError as error:
                 look.fail(error)
-                continue
-            self._control.check()
-            given = {document.uid: document for document in look.known}
-            told = {uid: fate for uid, fate in found.items() if fate is not given.get(uid)}
-            documents = [fate for fate in told.values() if isinstance(fate, Document)]
-            try:
-                events = self._step.look(self.collection, documents, look.cause)
-            except Exception as error:
-                self._blame(error, self._parking.polls)
-                raise
-            self._doubts.note(document.uid for document in documents)
-            if events:
-                touched = [document.uid for document in documents]
-                self._bulletin.absorbed(self.collection, look.cause.path, StepResult(len(told), 0, events, 0, touched))
-            look.answer(told)
+
+    async def _documents_seen(self, look: Look[_Seen]) -> _Seen:
+        found = await self._asked(self._feed.fetch(look.known))
+        self._control.check()
+        given = {document.uid: document for document in look.known}
+        told = {uid: fate for uid, fate in found.items() if fate is not given.get(uid)}
+        documents = [fate for fate in told.values() if isinstance(fate, Document)]
+        try:
+            events = self._step.look(self.collection, documents, look.cause)
+        except Exception as error:
+            self._blame(error, self._parking.polls)
+            raise
+        self._doubts.note(document.uid for document in documents)
+        if events:
+            touched = [document.uid for document in documents]
+            self._bulletin.absorbed(self.collection, look.cause.path, StepResult(len(told), 0, events, 0, touched))
+        return _Seen(fates=told)
+
+    async def _tags_seen(self, look: Look[_Seen]) -> _Seen:
+        assert self._plan.glances is not None, "asked only where customers say their tags"
+        found = await self._asked(self._plan.glances.glances.told(look.known))
+        self._control.check()
+        said = {uid: told for uid, told in found.items() if isinstance(told, Told)}
+        try:
+            self._step.absorb_told(said, look.cause)
+        except Exception as error:
+            self._blame(error, self._parking.polls)
+            raise
+        return _Seen(
+            tags={uid: frozenset(told.tags) if isinstance(told, Told) else told for uid, told in found.items()}
+        )
 
     async def _remove(self) -> None:
         """Delete what is gone for sure, and claim what is proved by now."""

@@ -252,17 +252,21 @@ class SourceStep:
         if collection is Collection.TAGS:
             known = self._tag_names(self.told.tags)
             settled = self.told.settled(known)
-            return sum(self.absorb_edges(moves, Cause(path)) for path, moves in settled.items())
-        if not page.tags:
+            return sum(self.absorb_edges(moves, cause) for cause, moves in settled.items())
+        return self.absorb_told(page.tags, Cause(page.path))
+
+    def absorb_told(self, said: Mapping[str, Told], cause: Cause) -> int:
+        """Write what customers say of their tags; how many edges moved. One to a tag that is not known yet waits."""
+        if not said:
             return 0
-        known = self._tag_names({tag for told in page.tags.values() for tag in told.tags})
+        known = self._tag_names({tag for told in said.values() for tag in told.tags})
         moves: list[EdgeMove] = []
-        for uid, record in self._records(collection, list(page.tags)).items():
-            told = page.tags[uid]
+        for uid, record in self._records(Collection.CUSTOMERS, list(said)).items():
+            told = said[uid]
             if record.document is not None and not outdated(told, record):
-                self.told.note(uid, told.tags.keys() - known.keys() - self._doomed, page.path)
+                self.told.note(uid, told.tags.keys() - known.keys() - self._doomed, cause)
                 moves += edges.moved(uid, edges.tags_of(record.document), told.tags)
-        return self.absorb_edges(moves, Cause(page.path)) if moves else 0
+        return self.absorb_edges(moves, cause) if moves else 0
 
     def look(self, collection: Collection, documents: Sequence[Document], cause: Cause) -> int:
         """Write what these documents, read by themselves, mean; how many events.

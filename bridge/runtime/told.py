@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 
 from bridge.detect.edges import EdgeMove
-from bridge.model import Path
+from bridge.model import Cause
 
 WAITING_MAX = 10_000
 """Customers. More of them than this show an unknown tag only while the list of tags cannot be read."""
@@ -25,7 +25,7 @@ class ToldTags:
     def __init__(self) -> None:
         self.lost = False
         """Whether something was not kept; whoever begins to ask everybody again sets it back."""
-        self._waiting: dict[str, dict[str, Path]] = {}  # by customer and tag: how the edge was first seen
+        self._waiting: dict[str, dict[str, Cause]] = {}  # by customer and tag: why the edge was first seen
 
     @property
     def tags(self) -> set[str]:
@@ -36,10 +36,10 @@ class ToldTags:
         """Whether a customer waits for a tag."""
         return uid in self._waiting
 
-    def note(self, uid: str, unknown: Iterable[str], path: Path) -> None:
-        """A customer has said which tags it has; these of them are unknown. path: how it was looked at."""
+    def note(self, uid: str, unknown: Iterable[str], cause: Cause) -> None:
+        """A customer has said which tags it has; these of them are unknown. cause: why it was looked at."""
         before = self._waiting.pop(uid, {})
-        tags = {tag: before.get(tag, path) for tag in unknown}
+        tags = {tag: before.get(tag, cause) for tag in unknown}
         if tags and len(self._waiting) >= WAITING_MAX:
             self.lost = True
         elif tags:
@@ -49,9 +49,9 @@ class ToldTags:
         """The customer is gone."""
         self._waiting.pop(uid, None)
 
-    def settled(self, known: Mapping[str, object] | Set[str]) -> dict[Path, list[EdgeMove]]:
-        """The edges to tags that are known by now, by how they were first seen; they wait no longer."""
-        moves: dict[Path, list[EdgeMove]] = {}
+    def settled(self, known: Mapping[str, object] | Set[str]) -> dict[Cause, list[EdgeMove]]:
+        """The edges to tags that are known by now, by why they were first seen; they wait no longer."""
+        moves: dict[Cause, list[EdgeMove]] = {}
         for uid, tags in list(self._waiting.items()):
             for tag in sorted(tag for tag in tags if tag in known):
                 moves.setdefault(tags.pop(tag), []).append(EdgeMove(uid, tag, True))

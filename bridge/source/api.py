@@ -221,9 +221,9 @@ class ApiClient:
         return self._answer(endpoint, request, response, asked_at)
 
     async def write(
-        self, endpoint: str, method: Literal["POST", "PUT"], path: str, value: Any, *, priority: Priority
+        self, endpoint: str, method: Literal["POST", "PUT", "DELETE"], path: str, value: Any, *, priority: Priority
     ) -> Answer:
-        """Send JSON and parse the answer. `Any`: the body is the endpoint's. Otherwise as `get`.
+        """Send JSON and parse the answer, if there is one. `Any`: the body is the endpoint's. Otherwise as `get`.
 
         After `RetryLater`, and after a cancellation, it may have had its effect or not.
         """
@@ -256,7 +256,7 @@ class ApiClient:
     def _answer(self, endpoint: str, request: Request, response: Response, asked_at: float) -> Answer:
         same = unchanged(request, response)
         return Answer(
-            None if same else parse(response, endpoint),
+            None if same or response.status == 204 else parse(response, endpoint),
             server_date(response),
             asked_at,
             self._clock.wall(),

@@ -38,10 +38,12 @@ class CommandWays:
 
     customers_max: customers that are tagged in one call. immediate: what it has taken shows at once; if it does not,
     somebody else was faster and it may be asked again. Otherwise it shows some time later, and asking again is idle.
+    renames: whether customers can get another `customer_id`.
     """
 
     customers_max: int
     immediate: bool
+    renames: bool
 
 
 class Commander(Protocol):

@@ -9,12 +9,12 @@ absence from it is a suspicion.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
-from bridge.model import Document
+from bridge.model import Document, Told
 from bridge.source.feed import Cursor
 
 Place = dict[str, Any]
@@ -86,4 +86,11 @@ class Glances(Protocol):
 
     async def tags(self, known: Document, *, urgent: bool) -> frozenset[str] | Untold:
         """See `MembershipReader.tags`."""
+        ...
+
+    async def told(self, known: Sequence[Document]) -> Mapping[str, Told | Untold]:
+        """What these very customers say of their tags at some moment since the call, by uid; asked before polls.
+
+        Raises any `SourceError`; cancellation leaves nothing behind.
+        """
         ...

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
+from bridge.commands.command import Kind
+from bridge.commands.outcome import Result
 from bridge.event.envelope import EventBuilder
 from bridge.model import Collection
 from bridge.observability.families import Vocabulary
@@ -43,7 +45,9 @@ class Lives:
         self.kafka = Kafka()
         self.store = KeptStore()
         nothing: frozenset[str] = frozenset()
-        words = Vocabulary(frozenset({"acme"}), nothing, nothing, nothing, nothing, nothing)
+        words = Vocabulary(
+            frozenset({"acme"}), nothing, nothing, nothing, frozenset(map(str, Kind)), frozenset(map(str, Result))
+        )
         self.metrics = Metrics(clock, words, "0")
         assert source.glances is not None
         self.reader = SourceReader(
@@ -56,6 +60,7 @@ class Lives:
             metrics=self.metrics,
             spread=lambda: 0.0,
             glances=GlancePlan(source.glances, glance_s),
+            commander=source.commander,
         )
         self.seen = 0
 

@@ -5,19 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from bridge.publish.inbox import InboxRecord
 from bridge.runtime.shard import Shard
-from tests.runtime.shards import NUMBER, House
+from tests.runtime.shards import NUMBER, Kafka
+from tests.support.clock import VirtualClock
+
+
+class Home(Protocol):
+    """Where shards live."""
+
+    kafka: Kafka
+    clock: VirtualClock
+
+    def shard(self) -> Shard: ...
 
 
 class Post:
     """Sends records to one shard after the other, offsets going on."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: Home) -> None:
         self.house = house
         self.sent: list[InboxRecord] = []
 
@@ -57,7 +67,7 @@ class Post:
 
 
 @asynccontextmanager
-async def living(house: House) -> AsyncIterator[Shard]:
+async def living(house: Home) -> AsyncIterator[Shard]:
     """A life of the shard that has read everything once."""
     shard = house.shard()
     async with asyncio.TaskGroup() as group:

@@ -252,18 +252,18 @@ async def forgotten(home: Home, *, killed: bool) -> None:
 
 
 def test_waiting_edges_are_forgotten_when_the_customer_is() -> None:
-    waiting = ToldTags()
-    waiting.note("cus_1", {"tag_1", "tag_2"}, Path.POLL)
-    waiting.note("cus_2", {"tag_1"}, Path.SWEEP)
+    waiting, poll = ToldTags(), Cause(Path.POLL)
+    waiting.note("cus_1", {"tag_1", "tag_2"}, poll)
+    waiting.note("cus_2", {"tag_1"}, Cause(Path.SWEEP))
     waiting.forget("cus_2")
     assert waiting.tags == {"tag_1", "tag_2"}
-    [(path, moves)] = waiting.settled({"tag_1"}).items()
-    assert (path, [(move.customer, move.tag, move.joined) for move in moves]) == (
-        Path.POLL,
+    [(cause, moves)] = waiting.settled({"tag_1"}).items()
+    assert (cause, [(move.customer, move.tag, move.joined) for move in moves]) == (
+        poll,
         [("cus_1", "tag_1", True)],
     )
     assert (waiting.tags, waiting.waits("cus_1")) == ({"tag_2"}, True)
-    waiting.note("cus_1", (), Path.POLL)
+    waiting.note("cus_1", (), poll)
     assert not waiting.tags
 
 

@@ -56,10 +56,12 @@ class Executor:
         """Where commands are accepted."""
         return self._site.queue
 
-    def reads(self, command: ProviderCommand) -> bool:
-        """Whether this source has what the command is about."""
+    def takes(self, command: ProviderCommand) -> bool:
+        """Whether this source has what the command is about, and the provider can do it."""
+        if isinstance(command, Rename) and not self._site.commander.ways.renames:
+            return False
         about = _about(command)
-        return about in self._site.readings or (about is Collection.MEMBERSHIPS and self._site.memberships is not None)
+        return about in self._site.readings or (about is Collection.MEMBERSHIPS and self._site.reads_memberships)
 
     async def run(self) -> None:
         """For ever; ends by cancellation only. Errors of the provider never leave."""

@@ -104,13 +104,23 @@ class Site:
 
     async def tags(self, customers: Sequence[Document], ref: str, *, urgent: bool) -> TagsSeen:
         """The tags that these customers have now; published, where memberships are read."""
-        if self.memberships is None:
-            return await self._asked_for_tags(customers, urgent)
+        reading = self.readings.get(Collection.CUSTOMERS)
+        cause = Cause(Path.COMMAND, ref)
         try:
             async with asyncio.timeout(LOOK_S_MAX):
-                return await self.memberships.look(customers, Cause(Path.COMMAND, ref))
+                if self.memberships is not None:
+                    return await self.memberships.look(customers, cause)
+                if reading is not None and reading.tells_tags:
+                    return await reading.look_at_tags(customers, cause)
         except TimeoutError:
             raise RetryLater("nobody has looked at memberships in time") from None
+        return await self._asked_for_tags(customers, urgent)
+
+    @property
+    def reads_memberships(self) -> bool:
+        """Whether somebody is there who looks at them."""
+        reading = self.readings.get(Collection.CUSTOMERS)
+        return self.memberships is not None or (reading is not None and reading.tells_tags)
 
     async def _asked_for_tags(self, customers: Sequence[Document], urgent: bool) -> TagsSeen:
         seen: dict[str, frozenset[str] | Untold | SourceError] = {}

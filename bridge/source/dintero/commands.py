@@ -43,7 +43,7 @@ AT_ONCE = 8
 class DinteroCommander:
     """Implements `Commander`."""
 
-    ways = CommandWays(CUSTOMERS_MAX, immediate=True)
+    ways = CommandWays(CUSTOMERS_MAX, immediate=True, renames=True)
 
     def __init__(self, client: ApiClient, path: str, page_limit: int, memberships: MembershipList) -> None:
         """`path` of the customer list, encoded."""

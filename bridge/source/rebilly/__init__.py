@@ -39,6 +39,7 @@ from bridge.source.apikey import ApiKey
 from bridge.source.budget import Priority, RequestBudget
 from bridge.source.feed import Feed
 from bridge.source.rebilly import customers, tags
+from bridge.source.rebilly.commands import RebillyCommander
 from bridge.source.rebilly.customers import CustomersFeed, ListSettings
 from bridge.source.rebilly.listing import LIMIT_MAX
 from bridge.source.rebilly.models import is_id
@@ -111,9 +112,6 @@ class RebillySource:
     memberships: Final = None
     """Customers say which tags they have."""
 
-    commander: Final = None
-    """No commands are executed."""
-
     def __init__(self, settings: RebillySettings, transport: Transport, client: ApiClient, path: str) -> None:
         """Use `build`. `path` of the organization, encoded."""
         self.account = Account(settings.source, PROVIDER, settings.account)
@@ -123,6 +121,7 @@ class RebillySource:
         list_settings = ListSettings(settings.page_limit, settings.poll_overlap_s, tells_tags)
         self.customers = CustomersFeed(client, f"{path}/customers", list_settings)
         self.glances = self.customers if tells_tags else None
+        self.commander = RebillyCommander(client, path, self.customers)
         feeds: dict[Collection, Feed] = {
             Collection.CUSTOMERS: self.customers,
             Collection.TAGS: TagsFeed(client, f"{path}/tags", settings.page_limit),

@@ -14,25 +14,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, Final
-from urllib.parse import quote
 
 from bridge import __version__
-from bridge.errors import AnswerTooLarge, CursorRejected, RequestRefused
+from bridge.errors import AnswerTooLarge, CursorRejected
 from bridge.model import Collection, Document, Fate, Path, Reject, Told
-from bridge.source.api import Answer, ApiClient
+from bridge.source.api import ApiClient
 from bridge.source.budget import Priority
 from bridge.source.feed import Cursor, Familiar, Page, none_familiar
 from bridge.source.memberships import Untold
 from bridge.source.rebilly import models
 from bridge.source.rebilly.boxes import SECOND, UPDATED, Box, Shown, left
 from bridge.source.rebilly.cursor import Poll, Sweep, UnknownCursor, dump, load, noted
-from bridge.source.rebilly.listing import Listing, Place, ask, heap
-from bridge.source.rebilly.lookup import READ, Lookup
+from bridge.source.rebilly.listing import Listing, Place, ask, ceiling_of, heap
+from bridge.source.rebilly.lookup import Lookup
+from bridge.source.rebilly.told import FIELDS, TagsOf
 
 ENDPOINT: Final = "customers.list"
-
-GLANCE: Final = "id,revision,createdTime,updatedTime,tags"
-"""What is asked for of each customer in a glance: a tenth of the customer or less."""
 
 ORDERS: Final = ("email", "-email", "lastName", "-lastName")
 """In which rows are asked for that have the same times. Both ends of each can be reached, 2,000 rows at a time."""
@@ -79,6 +76,7 @@ class CustomersFeed:
         self._overlap = int(settings.overlap_s * SECOND)
         self._tells_tags = settings.tells_tags
         self._lookup = Lookup(client, path, settings.page_limit)
+        self._tags_of = TagsOf(client, path, settings.page_limit)
 
     @property
     def collection(self) -> Collection:
@@ -103,24 +101,21 @@ class CustomersFeed:
         """See `Feed.sweep`."""
         return self._complete(cursor, glance=False)
 
+    async def break_off(self) -> None:
+        """See `Feed.break_off`. Nothing is asked for ahead."""
+
     def glance(self, cursor: Cursor) -> Cursor:
         """See `Glances.glance`."""
         return self._complete(cursor, glance=True)
 
     async def tags(self, known: Document, *, urgent: bool) -> frozenset[str] | Untold:
         """See `Glances.tags`."""
-        path = f"{self._place.path}/{quote(known.uid, safe='')}"
-        priority = Priority.HINT if urgent else Priority.MEMBERSHIP
-        try:
-            answer = await self._client.get(READ, path, priority=priority)
-        except RequestRefused as error:
-            if error.status not in (404, 410) and not 300 <= error.status <= 399:
-                raise
-            return Untold.GONE
-        told = models.told(answer.value)
-        if told is None:
-            return Untold.NOT_NOW
-        return frozenset(told.tags) if models.uid_of(answer.value) == known.uid else Untold.GONE
+        told = await self._tags_of.one(known.uid, Priority.HINT if urgent else Priority.MEMBERSHIP)
+        return frozenset(told.tags) if isinstance(told, Told) else told
+
+    async def told(self, known: Sequence[Document]) -> Mapping[str, Told | Untold]:
+        """See `Glances.told`."""
+        return await self._tags_of.many(known, Priority.HINT)
 
     def _complete(self, cursor: Cursor, *, glance: bool) -> Cursor:
         state = load(cursor)
@@ -132,7 +127,7 @@ class CustomersFeed:
         first = state.path is Path.SNAPSHOT
         priority = Priority.SNAPSHOT if first else Priority.MEMBERSHIP if state.glance else Priority.SWEEP
         box = state.left[0]
-        listings = await self._ask(box, priority, (("fields", GLANCE),) if state.glance else ())
+        listings = await self._ask(box, priority, (("fields", FIELDS),) if state.glance else ())
         # What is read for the first time can hardly be familiar; asking would only cost.
         rows = self._glanced(listings) if state.glance else self._mapped(listings, None if first else familiar)
         answer = listings[-1].answer
@@ -181,7 +176,7 @@ class CustomersFeed:
     def _mapped(self, listings: Sequence[Listing], familiar: Familiar | None) -> _Rows:
         found = _Rows()
         for listing in listings:
-            ceiling = _ceiling(listing.answer)
+            ceiling = ceiling_of(listing.answer)
             fingerprints = {} if familiar is None else _fingerprints(listing.rows)
             recognised = familiar(fingerprints) if familiar is not None and fingerprints else frozenset[str]()
             for row in listing.rows:
@@ -216,11 +211,11 @@ class CustomersFeed:
                     found.rejects.append(result)
                 else:
                     found.familiar.append(uid)
-                    self._tell(row, found, _ceiling(listing.answer))
+                    self._tell(row, found, ceiling_of(listing.answer))
         return found
 
     def _tell(self, row: Any, found: _Rows, ceiling: int) -> None:
-        """`Any`: the provider's JSON. ceiling: see `_ceiling`."""
+        """`Any`: the provider's JSON. ceiling: see `ceiling_of`."""
         uid = models.uid_of(row)
         told = models.told(row) if self._tells_tags else None
         if uid is not None and told is not None:
@@ -232,18 +227,13 @@ def _left(box: Box, listings: Sequence[Listing]) -> tuple[Box, ...]:
         return ()
     (listing,) = listings
     times = [moment for row in listing.rows if (moment := models.time_of(row, box.axis)) is not None]
-    now = _ceiling(listing.answer)
+    now = ceiling_of(listing.answer)
     return left(box, Shown(times, len(listing.rows), listing.total, now))
 
 
 def _too_early(box: Box, rest: tuple[Box, ...], server_clock: int) -> bool:
     """True when a second is read by itself that is not surely over: what changes in it later is behind the reader."""
     return box.burst is None and any(each.burst is not None and server_clock < each.burst + 2 * SECOND for each in rest)
-
-
-def _ceiling(answer: Answer) -> int:
-    """No change can be later, in microseconds."""
-    return int(answer.received_at * SECOND) if answer.date is None else answer.date + SECOND
 
 
 def _fingerprints(rows: list[Any]) -> dict[str, bytes]:

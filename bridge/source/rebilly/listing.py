@@ -15,6 +15,7 @@ import orjson
 from bridge.errors import Malformed, RetryLater
 from bridge.source.api import Answer, ApiClient
 from bridge.source.budget import Priority
+from bridge.source.rebilly.boxes import SECOND
 from bridge.source.rebilly.models import uid_of
 
 OFFSET_MAX: Final = 1_000
@@ -40,6 +41,11 @@ class Place(NamedTuple):
     endpoint: str
     path: str
     limit: int
+
+
+def ceiling_of(answer: Answer) -> int:
+    """No change that an answer shows can be later, in microseconds."""
+    return int(answer.received_at * SECOND) if answer.date is None else answer.date + SECOND
 
 
 async def ask(client: ApiClient, place: Place, query: Query, priority: Priority, offset: int = 0) -> Listing:

@@ -110,7 +110,7 @@ class Lookup:
     async def _confirm(self, absent: Mapping[str, Document], found: dict[str, Fate]) -> None:
         """Ask the list for those who are not there under their ids; as far as it can be asked for an id like that."""
         for uid, document in absent.items():
-            if not _filterable(uid):
+            if not is_filterable(uid):
                 found[uid] = await self._survivor(document)
         uids = [uid for uid in absent if uid not in found]
         for first in range(0, len(uids), self._place.limit):
@@ -126,7 +126,7 @@ class Lookup:
     async def _survivor(self, document: Document) -> Merged | None:
         """Among those with the same e-mail, the one whose timeline says so."""
         email = document.body.get("email")
-        if not isinstance(email, str) or not _EMAIL.fullmatch(email) or not _filterable(email):
+        if not isinstance(email, str) or not _EMAIL.fullmatch(email) or not is_filterable(email):
             return None
         query = (("filter", f"email:{email}"), ("fields", "id"))
         listing = await ask(self._client, self._place, query, Priority.HINT)
@@ -152,7 +152,7 @@ class Lookup:
         )
 
 
-def _filterable(value: str) -> bool:
+def is_filterable(value: str) -> bool:
     """Whether a filter takes this for a value, and not for a range or a list with a name."""
     return ".." not in value and not value.startswith("@")
 

@@ -19,7 +19,7 @@ from bridge.source.budget import Priority
 from bridge.source.feed import Cursor, Familiar, Page, none_familiar
 from bridge.source.rebilly import models
 from bridge.source.rebilly.boxes import CREATED, SECOND, Box, Shown, left
-from bridge.source.rebilly.listing import Listing, Place, ask, heap
+from bridge.source.rebilly.listing import Listing, Place, ask, ceiling_of, heap
 
 ENDPOINT: Final = "tags.list"
 
@@ -79,6 +79,9 @@ class TagsFeed:
     def sweep(self, cursor: Cursor) -> None:
         """See `Feed.sweep`. Every poll shows everything."""
 
+    async def break_off(self) -> None:
+        """See `Feed.break_off`. Nothing is asked for ahead."""
+
     async def fetch(self, known: Sequence[Document]) -> Mapping[str, Fate]:
         """See `Feed.fetch`. The list once more, whatever the number."""
         if not known:
@@ -102,9 +105,8 @@ class TagsFeed:
         documents: dict[str, Document] = {}
         rejects: list[Reject] = []
         for listing in listings:
-            date = listing.answer.date
             # A row dated later than the server's own second is wrong; it must not outrank what comes after it.
-            ceiling = int(listing.answer.received_at * SECOND) if date is None else date + SECOND
+            ceiling = ceiling_of(listing.answer)
             for row in listing.rows:
                 result = models.tag(row, ENDPOINT)
                 if isinstance(result, Document):
