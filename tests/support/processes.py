@@ -174,19 +174,7 @@ def config(
 
     delete_share: of `delete_limit`; as it is nothing is ever held, however many are deleted while a broker is away.
     """
-    lines = [
-        "[kafka]",
-        f"bootstrap_servers = {json.dumps(bootstrap.split(','))}",
-        f"session_timeout_s = {SESSION_S}",
-        "heartbeat_s = 0.5",
-        "partitions = { customers = 3, tags = 1, users = 1, outcomes = 1 }",
-        "[bridge]",
-        f'name = "{name}"',
-        f"shards = {shards}",
-        f'data_dir = "{folder / f"data-{label}"}"',
-        "[http]",
-        f'listen = "127.0.0.1:{port or free_port()}"',
-    ]
+    lines = _general(folder, bootstrap, name, shards, label, port)
     for source in source_ids(sources, shards):
         lines += [
             "[[sources]]",
@@ -206,6 +194,48 @@ def config(
     return path
 
 
+def rebilly_config(folder: Path, bootstrap: str, name: str, api_url: str, *, source: str = "billing") -> Path:
+    """The same for one organization at Rebilly, all that can be read of it."""
+    lines = [
+        *_general(folder, bootstrap, name, 4, "a", 0),
+        "[[sources]]",
+        f'id = "{source}"',
+        'provider = "rebilly"',
+        'account = "org_sandbox"',
+        'api_key = { env = "SANDBOX_KEY" }',
+        f'base_url = "{api_url}"',
+        'collections = ["customers", "tags", "memberships"]',
+        'poll_interval = "500ms"',
+        'poll_overlap = "3s"',
+        'request_budget = "1000/s"',
+        'delete_limit = { share = "100%" }',
+    ]
+    path = folder / "bridge-a.toml"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def rebilly_of(api_url: str) -> str:
+    """Where the simulated organization is."""
+    return f"{api_url}/organizations/org_sandbox"
+
+
+def _general(folder: Path, bootstrap: str, name: str, shards: int, label: str, port: int) -> list[str]:
+    return [
+        "[kafka]",
+        f"bootstrap_servers = {json.dumps(bootstrap.split(','))}",
+        f"session_timeout_s = {SESSION_S}",
+        "heartbeat_s = 0.5",
+        "partitions = { customers = 3, tags = 1, users = 1, outcomes = 1 }",
+        "[bridge]",
+        f'name = "{name}"',
+        f"shards = {shards}",
+        f'data_dir = "{folder / f"data-{label}"}"',
+        "[http]",
+        f'listen = "127.0.0.1:{port or free_port()}"',
+    ]
+
+
 def source_ids(count: int, shards: int) -> list[str]:
     """Ids that lie on different shards, as far as there are enough, so that several processes get some."""
     by_shard: dict[int, str] = {}
@@ -215,7 +245,7 @@ def source_ids(count: int, shards: int) -> list[str]:
     return [ids[number % shards] if number < shards else f"more-{number}" for number in range(count)]
 
 
-SECRET = {"SANDBOX_SECRET": "sandbox-secret"}
+SECRET = {"SANDBOX_SECRET": "sandbox-secret", "SANDBOX_KEY": "sandbox-key"}
 
 
 def bridge(folder: Path, path: Path) -> Process:
