@@ -286,3 +286,18 @@ def test_what_is_read_in_a_pause_is_found(town: Town) -> None:
     assert len(list(pauses(SOURCE, [paused, _signal(Kind.RESUME, town.now + 5)], town.events))) == 2
     assert list(pauses(SOURCE, [paused, _signal(Kind.RESUME, town.now - 1)], town.events)) == []
     assert list(pauses("other", [paused, _signal(Kind.RESUME, town.now + 5)], town.events)) == []
+
+
+def test_members_of_a_tag_that_goes_lose_it_although_memberships_are_paused(tagged: Town) -> None:
+    paused = _signal(Kind.PAUSE, tagged.now - 5)._replace(
+        sent=Sent("pause", Kind.PAUSE, SOURCE, Collection.MEMBERSHIPS, tagged.now - 5)
+    )
+    resumed = _signal(Kind.RESUME, tagged.now + 50)._replace(
+        sent=Sent("resume", Kind.RESUME, SOURCE, Collection.MEMBERSHIPS, tagged.now + 50)
+    )
+    assert len(list(pauses(SOURCE, [paused, resumed], tagged.events))) == 1, "the edge of before"
+    tagged.change(tagged.world.delete_tag, tagged.tag)
+    tagged.tell_edge("untagged", tagged.shown(tagged.tag), tagged.shown())
+    assert len(list(pauses(SOURCE, [paused, resumed], tagged.events))) == 2, "nobody has said that the tag is gone"
+    tagged.tell("tags", tagged.tag, "deleted", tagged.events[0].event.after, None)
+    assert len(list(pauses(SOURCE, [paused, resumed], tagged.events))) == 1

@@ -20,6 +20,9 @@ from bridge.sandbox.simulation.provider import Loss
 from bridge.sandbox.simulation.signals import Sent
 from bridge.sandbox.simulation.told import Told, decided
 
+STRIP_S = 1.0
+"""Before its own deletion a tag is taken from its members, one step after the other."""
+
 
 class Answered(NamedTuple):
     """A signal and when its outcome was committed, wall-clock seconds."""
@@ -68,9 +71,19 @@ def pauses(source: str, answered: Sequence[Answered], told: Sequence[Told]) -> I
                 since.setdefault(collection, at)
             elif (began := since.pop(collection, None)) is not None:
                 spans[collection].append((began, sent.at))
+    tags_gone = {
+        one.event.uid: _detected(one)
+        for one in told
+        if one.event.collection == Collection.TAGS and one.event.verb == "deleted"
+    }
     for one in told:
-        seen = instant(one.event.data["detected_at"]) / 1_000_000
-        read = Collection.MEMBERSHIPS if one.event.verb in ("tagged", "untagged") else one.event.collection
+        seen = _detected(one)
+        read = one.event.collection
+        if one.event.verb in ("tagged", "untagged"):
+            # Who reads that a tag is gone takes it from its members first.
+            gone = tags_gone.get(one.event.data["tag"]["uid"], float("inf"))
+            stripped = one.event.verb == "untagged" and 0.0 <= gone - seen < STRIP_S
+            read = Collection.TAGS if stripped else Collection.MEMBERSHIPS
         if any(began < seen < ended for began, ended in spans[read]):
             yield f"paused: event {one.event.sequence} of {one.event.state_key} was detected at {seen:.3f} all the same"
 
@@ -122,3 +135,8 @@ def progress(outside: Outside, events: Sequence[Told], claims: list[Claim]) -> I
         if said.sequence != count:
             yield f"progress: {said.key.decode()} says that there are {said.sequence} events, and there are {count}"
         claims.append(Claim(said.source, said.collection, moments(entry), until))
+
+
+def _detected(told: Told) -> float:
+    """Wall-clock seconds."""
+    return instant(told.event.data["detected_at"]) / 1_000_000
