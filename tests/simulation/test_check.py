@@ -281,6 +281,23 @@ def test_what_is_told_of_a_great_loss_before_anybody_approves_is_found(town: Tow
     assert list(held([loss], DeleteLimit(), [], town.events)) == [], "so few need no approval"
 
 
+def test_a_loss_is_great_or_not_beside_those_who_are_known_when_it_is_noticed(town: Town) -> None:
+    """A bridge that comes back after a while may find so many new customers that the loss is within its limit."""
+    uids = frozenset(f"lost-{number}" for number in range(5))
+    loss = Loss(SOURCE, town.now, uids, 6)
+    for uid in uids:
+        town.tell("customers", uid, "snapshot", None, {})
+    for number in range(40):
+        town.tell("customers", f"new-{number}", "created", None, {})
+    few = list(town.events)
+    for uid in uids:
+        town.tell("customers", uid, "deleted", {}, None)
+    assert list(held([loss], DeleteLimit(0.2, 2), [], town.events)) == []
+    assert len(list(held([loss], DeleteLimit(0.05, 2), [], town.events))) == 1
+    without_new = [one for one in few if not one.event.uid.startswith("new-")] + town.events[len(few) :]
+    assert len(list(held([loss], DeleteLimit(0.2, 2), [], without_new))) == 1
+
+
 def test_what_is_read_in_a_pause_is_found(town: Town) -> None:
     paused = _signal(Kind.PAUSE, town.now - 5)
     assert len(list(pauses(SOURCE, [paused, _signal(Kind.RESUME, town.now + 5)], town.events))) == 2

@@ -91,23 +91,31 @@ def pauses(source: str, answered: Sequence[Answered], told: Sequence[Told]) -> I
 def held(
     losses: Sequence[Loss], limit: DeleteLimit, answered: Sequence[Answered], told: Sequence[Told]
 ) -> Iterator[str]:
-    """Of many that left at once only so few are told before a person has said so as any one reading may miss."""
+    """Of many that left at once only so few are told before a person has said so as any one reading may miss.
+
+    told: of one source, in the order of its sequence. The limit is a share of those who are known when it is noticed.
+    """
     for loss in losses:
-        few = max(limit.documents, int(limit.share * loss.known))
-        if len(loss.uids) <= 2 * few:
-            continue  # two readings that overlap may each have seen a part that is small enough
         approved = [
             sent.at
             for sent, at in answered
             if sent.kind is Kind.APPROVE and sent.source == loss.source and at >= loss.at
         ]
         until = min(approved, default=float("inf"))
-        early = [
-            one for one in told if one.event.verb == "deleted" and one.event.uid in loss.uids and one.decided_at < until
-        ]
-        if len(early) > few:
+        early, known = 0, 0
+        few = max(limit.documents, int(limit.share * loss.known))
+        for one in told:
+            if one.event.collection != Collection.CUSTOMERS:
+                continue
+            known += (one.event.before is None) - (one.event.after is None)
+            if one.event.verb == "deleted" and one.event.uid in loss.uids and one.decided_at < until:
+                few = few if early else max(few, int(limit.share * (known + 1)))
+                early += 1
+        if len(loss.uids) <= 2 * few:
+            continue  # two readings that overlap may each have seen a part that is small enough
+        if early > few:
             yield (
-                f"held: {len(early)} of {len(loss.uids)} customers of {loss.source} that left at once at {loss.at:.3f} "
+                f"held: {early} of {len(loss.uids)} customers of {loss.source} that left at once at {loss.at:.3f} "
                 f"were told as deleted before anybody approved"
             )
 
