@@ -300,6 +300,28 @@ def test_an_id_that_changes_hands_amid_a_sweep_does_not_pass_for_a_circle_for_ev
     run_virtual(main)
 
 
+class Reused:
+    """Four customers in pages of two, and amid them two tombstones whose names some of them have by now."""
+
+    def __init__(self, clock: VirtualClock, names: tuple[str, str]) -> None:
+        self.living = [{**customer_row(n, WALL_START - 1000), "customer_id": name} for n, name in enumerate("abcd")]
+        self.dead = [tombstone_row(10 + n, WALL_START - 500) | {"customer_id": name} for n, name in enumerate(names)]
+        self.queries: list[Mapping[str, str]] = []
+        self._clock = clock
+        self.mirror = Mirror(customers_of(Provider(self), clock, cursor_kind="customer_id", page_limit=2), clock)
+
+    def __call__(self, request: Request) -> Response:
+        query = query_of(request)
+        self.queries.append(query)
+        if "since_datetime" in query:
+            return dated([], self._clock.wall())
+        rows = [*self.living[:2], *self.dead, *self.living[2:]] if "include_deleted" in query else self.living
+        after = query.get("starting_after")
+        named = [row for row in (*self.living, *self.dead) if row["customer_id"] == after]  # who lives comes first
+        first = rows.index(named[0]) + 1 if named else 0
+        return dated(rows[first : first + 2], self._clock.wall())
+
+
 @pytest.mark.parametrize("names", [("b", "a"), ("a", "b"), ("b", "b"), ("d", "a")])
 def test_tombstones_whose_names_others_have_by_now_lead_no_sweep_astray(names: tuple[str, str]) -> None:
     """Found by the simulator: a page behind the name of a tombstone was a page behind somebody else.
@@ -308,33 +330,44 @@ def test_tombstones_whose_names_others_have_by_now_lead_no_sweep_astray(names: t
     """
 
     async def main(clock: VirtualClock) -> None:
-        living = [
-            {**customer_row(number, WALL_START - 1000), "customer_id": name} for number, name in enumerate("abcd")
-        ]
-        dead = [tombstone_row(10 + n, WALL_START - 500) | {"customer_id": name} for n, name in enumerate(names)]
-        everybody = [*living[:2], *dead, *living[2:]]
-        queries: list[Mapping[str, str]] = []
-
-        def play(request: Request) -> Response:
-            query = query_of(request)
-            queries.append(query)
-            if "since_datetime" in query:
-                return dated([], clock.wall())
-            rows = everybody if "include_deleted" in query else living
-            after = query.get("starting_after")
-            named = [row for row in (*living, *dead) if row["customer_id"] == after]  # who lives comes first
-            first = rows.index(named[0]) + 1 if named else 0
-            return dated(rows[first : first + 2], clock.wall())
-
-        mirror = Mirror(customers_of(Provider(play), clock, cursor_kind="customer_id", page_limit=2), clock)
+        reused = Reused(clock, names)
+        mirror = reused.mirror
         await mirror.settle()
         assert mirror.cursor is not None
         mirror.cursor = mirror.feed.sweep(mirror.cursor)
         del mirror.pages[:]
         while not (await mirror.step()).complete:
             assert len(mirror.pages) < 20
-        assert {document.uid for page in mirror.pages for document in page.documents} == {row["id"] for row in living}
-        assert "include_deleted" not in queries[-1]
+        shown = {document.uid for page in mirror.pages for document in page.documents}
+        assert shown == {row["id"] for row in reused.living}
+        assert "include_deleted" not in reused.queries[-1]
+
+    run_virtual(main)
+
+
+def test_a_sweep_instead_of_polls_that_tombstones_lead_in_a_circle_is_given_up() -> None:
+    """It cannot do without them, because it has to say who is deleted; whoever reads all of it again does."""
+
+    async def main(clock: VirtualClock) -> None:
+        reused = Reused(clock, ("b", "a"))
+        await reused.mirror.settle()
+        reused.mirror.cursor = dump(Sweep(path=Path.SWEEP, resume=1))
+        with pytest.raises(CursorRejected, match="pages repeat"):
+            await reused.mirror.read()
+        assert len(reused.mirror.pages) < 20
+
+    run_virtual(main)
+
+
+def test_a_page_is_asked_for_behind_a_living_customer_where_there_is_one() -> None:
+    async def main(clock: VirtualClock) -> None:
+        reused = Reused(clock, ("x", "d"))
+        reused.living[2], reused.dead[0] = reused.dead[0], reused.living[2]  # c, then the tombstone of d
+        await reused.mirror.settle()
+        del reused.queries[:]
+        reused.mirror.cursor = dump(Sweep(path=Path.SWEEP, resume=1))
+        await reused.mirror.read()
+        assert [query.get("starting_after") for query in reused.queries[:3]] == [None, "b", "c"]
 
     run_virtual(main)
 

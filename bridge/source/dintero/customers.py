@@ -79,7 +79,7 @@ class CustomersFeed:
     def sweep(self, cursor: Cursor) -> Cursor:
         """See `Feed.sweep`."""
         state = load(cursor)
-        return dump(state if isinstance(state, Sweep) else state.sweep())
+        return dump(state if isinstance(state, Sweep) else state.sweep(bare=self._settings.cursor_kind != "id"))
 
     async def break_off(self) -> None:
         """See `Feed.break_off`. Nothing is asked for ahead."""
@@ -88,8 +88,7 @@ class CustomersFeed:
 
     async def _sweep_page(self, state: Sweep, familiar: Familiar | None) -> Page:
         query = [("type", "any"), ("limit", str(self._settings.page_limit))]
-        if state.path is Path.SWEEP and self._settings.cursor_kind == "id":
-            # A tombstone may have the customer_id that somebody else has now: behind its name is behind somebody else.
+        if state.path is Path.SWEEP and not state.bare:
             query.append(("include_deleted", "true"))
         if state.after is not None:
             query.append(("starting_after", state.after))
@@ -136,6 +135,9 @@ class CustomersFeed:
             if not step.repeats_last(state) and not state.restarts:
                 # An id may have changed hands, where the cursor is one that can: this page would come again for ever.
                 return state.restarted()
+            if state.path is Path.SWEEP and not state.bare:
+                # Tombstones may lead in a circle for ever; everything is read again without, then who is absent.
+                raise CursorRejected(str(ignored(ENDPOINT)))
             raise ignored(ENDPOINT)
         # A page with another behind it was a full one.
         width = max(state.width, state.count)

@@ -11,6 +11,7 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple, Protocol
 
 from bridge.errors import Malformed
+from bridge.source.dintero.models import is_tombstone
 from bridge.source.dintero.rows import linked_ids
 
 CURSOR_REFUSED: Final = frozenset({400, 404, 410, 422})
@@ -70,11 +71,15 @@ def ignored(endpoint: str) -> Malformed:
 
 
 def _last_id(rows: list[Any], limit: int, kind: str) -> str | None:
-    """Of the last row that is on the page in its own right."""
+    """Of the last row that is on the page in its own right; by a name that may have changed hands, of one that lives.
+
+    Behind the name of a tombstone the provider shows what is behind whoever has it now.
+    """
     linked = linked_ids(rows)
     head = [row for row in rows[:limit] if isinstance(row, dict)]
     own = [row for row in head if not (isinstance(row.get("customer_id"), str) and row["customer_id"] in linked)]
-    for row in (*reversed(own), *reversed(head)):
+    living = [] if kind == "id" else [row for row in own if not is_tombstone(row)]
+    for row in (*reversed(living), *reversed(own), *reversed(head)):
         value = row.get(kind)
         if isinstance(value, str) and value:
             return value
