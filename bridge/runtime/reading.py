@@ -81,6 +81,7 @@ class Reading(SourceLoop):
         self._removal_backoff = Backoff()
         self._removal_not_before = float("-inf")
         self._removal = Removal(feed, step, ledger, plan.delete_limit, clock, metrics, self._asked, spread)
+        self._idle = False
         self._reached: float | None = None  # what can be claimed as soon as nothing is open
         self._asked_at = 0.0
         self._ahead = Ahead()
@@ -101,10 +102,14 @@ class Reading(SourceLoop):
         return super().resync()
 
     def approve(self) -> int:
-        """See `SourceLoop.approve`. They are read once more before they leave."""
+        """See `SourceLoop.approve`. They are read once more before they leave; at once, or behind what is under way.
+
+        That is not broken off: where requests have to wait for long, it would never come to its end.
+        """
         count = self._removal.approve()
         self._tell_held()
-        self._control.call()
+        if self._idle:
+            self._control.call()
         return count
 
     async def _break_off(self) -> None:
@@ -148,7 +153,11 @@ class Reading(SourceLoop):
                 await self._remove()
                 await self._sweep_until(started + self._pace.interval_s)
                 await self._remove()
-                await self._clock.sleep(wait_s(started, self._pace.interval_s, self._clock.monotonic()))
+                self._idle = True
+                try:
+                    await self._clock.sleep(wait_s(started, self._pace.interval_s, self._clock.monotonic()))
+                finally:
+                    self._idle = False
 
     async def _stand_back(self) -> None:
         """After a life that this feed has ended, let its siblings go on for a while."""

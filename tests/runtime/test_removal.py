@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -16,6 +16,7 @@ from bridge.runtime.ledger import Ledger
 from bridge.runtime.reading import Reading, ReadingPlan
 from bridge.runtime.shard import Shard
 from bridge.runtime.suspects import Stage, Suspects
+from bridge.source.transport import Request, Response
 from bridge.store.memory import MemoryStore
 from tests.runtime.shards import House
 from tests.support.clock import VirtualClock, run_virtual
@@ -89,6 +90,56 @@ def test_a_third_of_the_customers_is_held_until_a_person_approves_and_then_exact
             assert reading(shard).status.held == 0
             assert reading(shard).approve() == 0
         assert shard.caught_up["acme", Collection.CUSTOMERS] > clock.wall() - 2 * POLL_S
+
+    run_virtual(main)
+
+
+def test_approved_deletions_leave_at_once_however_seldom_is_polled() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = house_of(clock)
+        async with life(house):
+            gone = vanish(house, 100)
+            await asyncio.sleep(30)
+        seldom = ReadingPlan(10_000.0, 1e6)
+        house.reader = replace(house.reader, plans=dict.fromkeys(house.reader.plans, seldom))
+        fetch = house.source.customers.fetch
+
+        async def slowly(known: Sequence[Document]) -> Mapping[str, Document | None]:
+            await asyncio.sleep(20)
+            return await fetch(known)
+
+        house.source.customers.fetch = slowly  # type: ignore[method-assign]
+        async with life(house) as shard:
+            reading(shard).approve()
+            await asyncio.sleep(60)
+            assert gone <= deleted(house)
+
+    run_virtual(main)
+
+
+def test_an_approval_breaks_off_nothing_that_is_under_way() -> None:
+    """Found by the simulator: a page of a sweep that had to wait for its turn was asked for again at each approval."""
+
+    async def main(clock: VirtualClock) -> None:
+        house = house_of(clock, sweep_s=30.0)
+        send, broken_off = house.api.send, 0
+
+        async def slowly(request: Request) -> Response:
+            nonlocal broken_off
+            if "since_datetime" not in dict(request.query) and request.path.endswith("/users"):
+                try:
+                    await asyncio.sleep(50)
+                except asyncio.CancelledError:
+                    broken_off += 1
+                    raise
+            return await send(request)
+
+        async with life(house) as shard:
+            house.api.send = slowly  # type: ignore[method-assign]
+            for _ in range(30):
+                await asyncio.sleep(20)
+                reading(shard).approve()
+            assert broken_off == 0
 
     run_virtual(main)
 
