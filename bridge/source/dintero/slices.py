@@ -163,8 +163,12 @@ class Slices:
         return Poll(position=self.position or 0, seen=self.seen, at=self.at, width=self.width)
 
     def walking(self) -> Sweep:
-        """What follows when it cannot be known: everything again, by the other way."""
-        return Sweep(path=Path.SNAPSHOT, seen=self.seen, at=self.at, width=self.width)
+        """What follows when it cannot be known: everything again, by the other way.
+
+        Polls begin where this reading began all the same: who was told by it and has left since is shown by them alone.
+        """
+        began = self.position if self.began is None else self.began
+        return Sweep(path=Path.SNAPSHOT, began=began, seen=self.seen, at=self.at, width=self.width)
 
     def _noted(self, pages: Sequence[Shown | None]) -> Slices:
         state = self
