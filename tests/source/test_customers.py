@@ -923,6 +923,39 @@ def test_a_list_that_may_be_cut_proves_nothing() -> None:
     assert confirm(by_path(answer({}, 404), crowd), known) == {uid_of(1): known}
 
 
+@pytest.mark.parametrize(("others", "proved"), [(99, True), (100, True), (950, True), (5_000, False)])
+@pytest.mark.parametrize("ends", ["tombstone", "nobody"])
+def test_a_search_that_finds_many_is_read_on_to_a_bound(others: int, proved: bool, ends: str) -> None:
+    """Found by the simulator: who was known by a name that many have had, and by nothing else, was never gone."""
+    rows = [customer_row(number) for number in range(10, 10 + others)]
+    rows += [tombstone_row(1, WALL_START)] if ends == "tombstone" else []
+    pages = 0
+
+    def play(request: Request) -> Response:
+        nonlocal pages
+        if request.path != USERS:
+            return answer({}, 404)
+        pages += 1
+        after = query_of(request).get("starting_after")
+        first = 0 if after is None else [row["id"] for row in rows].index(after) + 1
+        return answer(rows[first : first + 100])
+
+    assert confirm(play, shown(1)) == {uid_of(1): None if proved else shown(1)}
+    assert pages <= 10
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_search_whose_cursor_is_refused_proves_nothing(status: int) -> None:
+    crowd = answer([customer_row(number) for number in range(10, 110)])
+
+    def play(request: Request) -> Response:
+        if request.path != USERS:
+            return answer({}, 404)
+        return answer({}, status) if "starting_after" in query_of(request) else crowd
+
+    assert confirm(play, shown(1)) == {uid_of(1): shown(1)}
+
+
 def test_a_read_that_a_gateway_refuses_leaves_the_customer_as_it_is() -> None:
     known = shown(1, customer_id="a/b")
     assert confirm(by_path(answer({}, 400)), known, shown(2)) == {uid_of(1): known, uid_of(2): shown(2)}

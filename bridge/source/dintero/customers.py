@@ -54,7 +54,7 @@ class CustomersFeed:
         self._path = path
         self._settings = settings
         self._overlap = int(settings.overlap_s * SECOND)
-        self._lookup = Lookup(client, path, settings.page_limit)
+        self._lookup = Lookup(client, path, settings.page_limit, settings.cursor_kind)
 
     @property
     def collection(self) -> Collection:

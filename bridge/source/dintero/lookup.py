@@ -20,12 +20,16 @@ from bridge.model import Document, Gone
 from bridge.source.api import ApiClient
 from bridge.source.budget import Priority
 from bridge.source.dintero import models
+from bridge.source.dintero.paging import CURSOR_REFUSED, last_id
 
 READ = "customers.read"
 LIST = "customers.list"
 
 READS_MAX = 8
 """Requests of one call side by side; the budget decides about their rate."""
+
+SEARCH_PAGES_MAX = 10
+"""Of what is found by one search; a short name may be part of many others. Beyond that it proves nothing."""
 
 
 class _Fate(Enum):
@@ -39,10 +43,12 @@ class _Fate(Enum):
 class Lookup:
     """Answers `Feed.fetch` for customers."""
 
-    def __init__(self, client: ApiClient, path: str, page_limit: int) -> None:
+    def __init__(self, client: ApiClient, path: str, page_limit: int, cursor_kind: str) -> None:
+        """`path` of the customer list, encoded; cursor_kind: the field that `starting_after` takes."""
         self._client = client
         self._path = path
         self._page_limit = page_limit
+        self._cursor_kind = cursor_kind
 
     async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:
         """See `Feed.fetch`. Cancellation ends all requests. The first failure ends the looking, not what was found."""
@@ -93,24 +99,44 @@ class Lookup:
     async def _search(self, document: Document, *, absent: bool) -> Document | None:
         """Ask the list for the customer; None when it is surely gone.
 
-        A full answer proves nothing, it may be cut. `absent`: reading it has already failed to find it, so one
-        complete answer without it is enough; otherwise that has to be one by its e-mail or phone number.
+        An answer that is cut proves nothing. `absent`: reading it has already failed to find it, so one complete
+        answer without it is enough; otherwise that has to be one by its e-mail or phone number.
         """
         gone = False
         for query in _searches(document):
-            everything = (("type", "any"), ("include_deleted", "true"), ("limit", str(self._page_limit)), query)
-            answer = await self._client.get(LIST, self._path, everything, priority=Priority.HINT)
+            shown = await self._found(document, query)
+            if isinstance(shown, Document):
+                return shown
+            if shown is _Fate.GONE:
+                return None
+            gone = gone or (shown is _Fate.ABSENT and (absent or query[0] != "search"))
+        return None if gone else document
+
+    async def _found(self, document: Document, query: tuple[str, str]) -> Document | _Fate:
+        """What this search says of the customer; unknown when there is no end of it."""
+        after: str | None = None
+        for _ in range(SEARCH_PAGES_MAX):
+            everything = [("type", "any"), ("include_deleted", "true"), ("limit", str(self._page_limit)), query]
+            if after is not None:
+                everything.append(("starting_after", after))
+            try:
+                answer = await self._client.get(LIST, self._path, tuple(everything), priority=Priority.HINT)
+            except RequestRefused as error:
+                if after is None or error.status not in CURSOR_REFUSED:
+                    raise
+                break
             if not isinstance(answer.value, list):
                 raise Malformed(f"{LIST} answered without a list")
             for row in answer.value:
                 shown = _shown(row, document, LIST)
-                if isinstance(shown, Document):
+                if shown is not None:
                     return shown
-                if shown is _Fate.GONE:
-                    return None
-            complete = len(answer.value) < self._page_limit
-            gone = gone or (complete and (absent or query[0] != "search"))
-        return None if gone else document
+            if len(answer.value) < self._page_limit:
+                return _Fate.ABSENT
+            before, after = after, last_id(answer.value, self._page_limit, self._cursor_kind)
+            if after in (None, before):
+                break
+        return _Fate.UNKNOWN
 
 
 def is_segment(name: str) -> bool:

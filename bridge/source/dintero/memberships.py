@@ -65,7 +65,7 @@ class MembershipList:
         self._path = path
         self._limit = page_limit
         self._cursor_kind = cursor_kind
-        self._lookup = Lookup(client, path, page_limit)
+        self._lookup = Lookup(client, path, page_limit, cursor_kind)
 
     async def members(self, tag: str, place: Place | None) -> MemberPage:
         """See `MembershipReader.members`."""

@@ -56,7 +56,7 @@ def onward(walked: Walked, rows: list[Any], limit: int, kind: str, endpoint: str
 
     Raises `Malformed` when no row has one. `Any`: the provider's JSON.
     """
-    after = _last_id(rows, limit, kind)
+    after = last_id(rows, limit, kind)
     if after is None:
         raise Malformed(f"{endpoint}: no row of the page has a {kind}, so there is no next page to ask for")
     ids = "\n".join(str(row.get("id")) if isinstance(row, dict) else "" for row in rows)
@@ -70,7 +70,7 @@ def ignored(endpoint: str) -> Malformed:
     return Malformed(f"{endpoint}: the provider ignores the cursor, pages repeat; check cursor_kind")
 
 
-def _last_id(rows: list[Any], limit: int, kind: str) -> str | None:
+def last_id(rows: list[Any], limit: int, kind: str) -> str | None:
     """Of the last row that is on the page in its own right; by a name that may have changed hands, of one that lives.
 
     Behind the name of a tombstone the provider shows what is behind whoever has it now.
