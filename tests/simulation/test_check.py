@@ -296,6 +296,9 @@ def test_a_loss_is_great_or_not_beside_those_who_are_known_when_it_is_noticed(to
     assert len(list(held([loss], DeleteLimit(0.05, 2), [], town.events))) == 1
     without_new = [one for one in few if not one.event.uid.startswith("new-")] + town.events[len(few) :]
     assert len(list(held([loss], DeleteLimit(0.2, 2), [], without_new))) == 1
+    of_whom_few_were_known = loss._replace(uids=uids | {f"never-told-{number}" for number in range(10)})
+    assert list(held([of_whom_few_were_known], DeleteLimit(0.01, 3), [], town.events)) == []
+    assert len(list(held([of_whom_few_were_known], DeleteLimit(0.01, 3), [], town.events, silent=True))) == 1
 
 
 def test_what_is_read_in_a_pause_is_found(town: Town) -> None:

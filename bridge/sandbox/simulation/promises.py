@@ -89,12 +89,19 @@ def pauses(source: str, answered: Sequence[Answered], told: Sequence[Told]) -> I
 
 
 def held(
-    losses: Sequence[Loss], limit: DeleteLimit, answered: Sequence[Answered], told: Sequence[Told]
+    losses: Sequence[Loss],
+    limit: DeleteLimit,
+    answered: Sequence[Answered],
+    told: Sequence[Told],
+    *,
+    silent: bool = False,
 ) -> Iterator[str]:
     """Of many that left at once only so few are told before a person has said so as any one reading may miss.
 
     told: of one source, in the order of its sequence. The limit is a share of those who are known when it is noticed.
+    silent: not everybody who is known was told.
     """
+    ever = {one.event.uid for one in told if one.event.collection == Collection.CUSTOMERS}
     for loss in losses:
         approved = [
             sent.at
@@ -111,11 +118,12 @@ def held(
             if one.event.verb == "deleted" and one.event.uid in loss.uids and one.decided_at < until:
                 few = few if early else max(few, int(limit.share * (known + 1)))
                 early += 1
-        if len(loss.uids) <= 2 * few:
+        lost = loss.uids if silent else loss.uids & ever
+        if len(lost) <= 2 * few:
             continue  # two readings that overlap may each have seen a part that is small enough
         if early > few:
             yield (
-                f"held: {early} of {len(loss.uids)} customers of {loss.source} that left at once at {loss.at:.3f} "
+                f"held: {early} of {len(lost)} customers of {loss.source} that left at once at {loss.at:.3f} "
                 f"were told as deleted before anybody approved"
             )
 
