@@ -236,7 +236,8 @@ class TagReadings:
         read = self._bulletin.read[Collection.CUSTOMERS]
         if not roll.unsure:
             return read
-        return max(self._bulletin.caught_up.get(Collection.CUSTOMERS, read - PROOF_S), read - PROOF_S)
+        late = read - PROOF_S
+        return max(self._bulletin.caught_up.get(Collection.CUSTOMERS, late), late)
 
     def _complete(self, roll: Roll) -> None:
         """Every edge of the tag is as it was at some moment since the reading began."""

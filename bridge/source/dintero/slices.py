@@ -74,6 +74,11 @@ class Slice:
     rows: int = 0
     empty: bool = False
 
+    @property
+    def until(self) -> int:
+        """Its end; of the open one later than every instant."""
+        return _NEVER if self.end is None else self.end
+
     def after(self, shown: Shown) -> Slice | None:
         """What is left of it after a page; None when nothing is. Raises `Unsliceable`."""
         if not shown.rows and not self.empty:
@@ -149,7 +154,7 @@ class Slices:
                 spare = 0
             elif shown is not None:
                 # It was guessed too large, so its neighbour was guessed too small.
-                spare += max(0, piece.left - shown.distinct(piece.counted, NEVER if piece.end is None else piece.end))
+                spare += max(0, piece.left - shown.distinct(piece.counted, piece.until))
         if spare and left:
             left[-1] = replace(left[-1], left=left[-1].left + spare)
         return replace(state, slices=tuple(left), read=read, width=width)._filled(lanes, _limit(pages))
@@ -216,8 +221,7 @@ def load(cursor: dict[str, Any]) -> Slices:
         raise UnknownCursor("not a cursor of the customer list in slices") from error
 
 
-NEVER: Final = 1 << 62
-"""Later than every instant."""
+_NEVER = 1 << 62
 
 
 def _limit(pages: Sequence[Shown | None]) -> int:
