@@ -266,6 +266,7 @@ class Reading(SourceLoop):
         """Make the page true. by: POLL for polls and the first complete reading, SWEEP for what is read beside them."""
         collection = self._feed.collection
         self.status.mode = page.path
+        page = self._removal.living(page)
         absent = await self._removal.look(page, by)
         if self._removal.concluded:
             page = replace(page, cursor=settled(page.cursor))

@@ -15,16 +15,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from bridge.clock import Clock
 from bridge.detect.scan import DeleteLimit, Uids
-from bridge.model import Collection, Document, Path
+from bridge.model import Collection, Document, Gone, Path
 from bridge.observability.logs import get_logger
 from bridge.observability.metrics import Metrics
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.memberships.strip import strip
 from bridge.runtime.step import SourceStep
-from bridge.runtime.suspects import Suspects
+from bridge.runtime.suspects import Suspect, Suspects
 from bridge.source.feed import Feed, Page
 
 AT_ONCE = 100
@@ -39,7 +40,9 @@ SAMPLE = 5
 SHOWN_MAX = 100
 """Uids of held deletions on the status page; `bridge state list --held` has all."""
 
-Ask = Callable[[Awaitable[Mapping[str, Document | None]]], Awaitable[Mapping[str, Document | None]]]
+Found = Mapping[str, Document | Gone]
+
+Ask = Callable[[Awaitable[Found]], Awaitable[Found]]
 
 log = get_logger(__name__)
 
@@ -121,6 +124,13 @@ class Removal:
 
     # A page.
 
+    def living(self, page: Page) -> Page:
+        """Without old copies of those whose tombstone was read meanwhile: a list may lag behind single reads."""
+        old = self._suspects.older_than_tombstone(page.documents)
+        if not old:
+            return page
+        return replace(page, documents=[document for document in page.documents if document.uid not in old])
+
     async def look(self, page: Page, by: Path) -> Sequence[str]:
         """Before a page is absorbed: who is absent, when it ends a reading that shows everything.
 
@@ -156,7 +166,7 @@ class Removal:
         refused = self._step.refused_only(self._collection, [*at, *self._refused])
         if refused:
             # Only copies of them were seen that could not be published, so nothing is to be taken back.
-            self._step.settle(self._collection, dict.fromkeys(refused), {}, by)
+            self._step.settle(self._collection, {uid: Gone(uid, 0) for uid in refused}, by)
         self._refused = ()
         if page.whole:
             self._forget_found(Uids(_alive(page)), {gone.uid for gone in page.gone})
@@ -170,7 +180,7 @@ class Removal:
 
     def _decide(self, by: Path) -> None:
         before = self._suspects.held
-        held = self._suspects.decide(by, self._step.documents(self._collection))
+        held = self._suspects.decide(by, self._step.documents(self._collection), self._clock.wall())
         if held > before:
             log.warning(
                 "too many documents are gone at once, their deletions are held; see them with bridge state list "
@@ -199,18 +209,26 @@ class Removal:
             known = self._step.known(self._collection, list(free))
             found = await self._ask(self._feed.fetch(known)) if known else {}
             if self._collection is Collection.TAGS:
-                gone = [uid for uid, document in found.items() if document is None]
+                gone = [uid for uid, answer in found.items() if isinstance(answer, Gone)]
                 await strip(self._step.source, gone, self._step, self._ledger, Path.POLL)
-            self._refuted |= any(free[uid].absent for uid, document in found.items() if document is not None)
+            self._refuted |= any(free[uid].absent for uid, answer in found.items() if isinstance(answer, Document))
             for by in {suspect.by for suspect in free.values()}:
-                some = {uid: document for uid, document in found.items() if free[uid].by is by}
-                events += self._step.settle(self._collection, some, {uid: free[uid].at for uid in some}, by)
+                some = {uid: _dated(answer, free[uid].at) for uid, answer in found.items() if free[uid].by is by}
+                events += self._step.settle(self._collection, some, by)
             # Who is in the state no more is nobody's suspect; who was not answered for lets the others go first.
             unanswered = [document.uid for document in known if document.uid not in found]
             self._suspects.forget(free.keys() - set(unanswered))
+            self._bury(found, free)
             self._suspects.postpone(unanswered)
             self._tell()
         return events
+
+    def _bury(self, found: Found, free: Mapping[str, Suspect]) -> None:
+        """Whose tombstone was found where no list has shown it yet: lists may go on showing them alive for a while."""
+        now = self._clock.wall()
+        for uid, answer in found.items():
+            if isinstance(answer, Gone) and answer.at and free[uid].absent:
+                self._suspects.bury(answer, free[uid].by, now)
 
     @property
     def refuted(self) -> bool:
@@ -246,7 +264,7 @@ class Removal:
         drawn = sorted({absent[int(self._spread() * len(absent))] for _ in range(SAMPLE)})
         sample = self._step.known(self._collection, drawn)
         found = await self._ask(self._feed.fetch(sample))
-        there = sum(document is not None for document in found.values())
+        there = sum(isinstance(answer, Document) for answer in found.values())
         if there:
             log.warning(
                 "a complete reading lacked documents that are there; nothing is concluded from it",
@@ -269,6 +287,11 @@ class Removal:
 
     def _tell(self) -> None:
         self._metrics.deletions_held(self._step.source, self._collection, self._suspects.held)
+
+
+def _dated(answer: Document | Gone, at: int) -> Document | Gone:
+    """With the time of the tombstone that gave the sign, where the second read does not tell one."""
+    return Gone(answer.uid, at) if isinstance(answer, Gone) and at else answer
 
 
 def _alive(page: Page) -> list[str]:

@@ -18,7 +18,7 @@ from bridge.detect.diff import Change, detect
 from bridge.detect.edges import EdgeMove
 from bridge.event.catalog import TAGGED, UNTAGGED, EventType, classify
 from bridge.event.envelope import EventBuilder, Position, TagName
-from bridge.model import Body, Cause, Collection, Document, Path, key_of
+from bridge.model import Body, Cause, Collection, Document, Gone, Path, key_of
 from bridge.publish.topics import TopicPlan
 from bridge.publish.transaction import Record, record_bytes
 from bridge.runtime.ledger import Ledger, Published
@@ -254,24 +254,19 @@ class SourceStep:
         found = {uid: record.document for uid, record in records.items() if record.document is not None}
         return {uid: body.get("name", uid) for uid, body in found.items()}
 
-    def settle(
-        self, collection: Collection, found: Mapping[str, Document | None], gone_at: Mapping[str, int], path: Path
-    ) -> int:
-        """Write what a second read said of documents that seemed to be gone, None for "surely gone"; how many events.
-
-        gone_at: when, in microseconds, where the provider said so; else 0.
-        """
+    def settle(self, collection: Collection, found: Mapping[str, Document | Gone], path: Path) -> int:
+        """Write what a second read said of documents that seemed to be gone; how many events that made."""
         before = self._begin(collection)
         window = self._window(collection)
         records = self._records(collection, list(found))
         cause = Cause(path)
-        for uid, document in found.items():
+        for uid, answer in found.items():
             record = records.get(uid)
-            if document is not None:
+            if isinstance(answer, Document):
                 self._doomed.discard(uid)
-                self._document(collection, document, record, cause, window)
+                self._document(collection, answer, record, cause, window)
             elif record is not None:
-                self._delete(collection, uid, record, cause, gone_at.get(uid, 0))
+                self._delete(collection, uid, record, cause, answer.at)
         return self._end(collection, before, path, patient=False)
 
     def _begin(self, collection: Collection) -> Counters:

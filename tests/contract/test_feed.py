@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from bridge.errors import CursorRejected, Malformed, SourceError
-from bridge.model import Body, Collection, Document, Path
+from bridge.model import Body, Collection, Document, Gone, Path
 from bridge.sandbox.api import CLIENT_ID, CLIENT_SECRET, SandboxApi
 from bridge.sandbox.population.life import Rates
 from bridge.sandbox.switches import Switches
@@ -165,7 +165,7 @@ async def test_what_is_gone_is_suspected_and_confirmed(provider: Provider) -> No
     assert victim in suspected
     answers = await provider.feed().fetch([known[uid] for uid in sorted(suspected)])
     assert answers.keys() == suspected
-    assert answers[victim] is None
+    assert isinstance(answers[victim], Gone)
 
 
 @of_each
@@ -195,7 +195,7 @@ async def test_a_shape_that_nobody_declared_is_an_error_and_never_an_end_or_a_de
             answers = await provider.feed().fetch([document])
         except SourceError:
             continue
-        assert answers[document.uid] is not None
+        assert isinstance(answers[document.uid], Document)
 
 
 async def test_a_cursor_of_something_else_is_rejected() -> None:
@@ -207,5 +207,5 @@ async def test_a_cursor_of_something_else_is_rejected() -> None:
         await provider.feed().page({"mode": "nonsense"})
 
 
-def _body(document: Document | None) -> Body | None:
-    return None if document is None else document.body
+def _body(answer: Document | Gone) -> Body | None:
+    return answer.body if isinstance(answer, Document) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.model import Document
+from bridge.model import Document, Gone
 from bridge.source.feed import Cursor, Feed, Page
 from tests.support.clock import VirtualClock
 
@@ -23,15 +23,16 @@ class Mirror:
     async def step(self) -> Page:
         page = await self.feed.page(self.cursor)
         suspects = [self.documents[gone.uid] for gone in page.gone if gone.uid in self.documents]
-        confirmed: dict[str, Document | None] = {}
+        confirmed: dict[str, Document | Gone] = {}
         while left := [document for document in suspects if document.uid not in confirmed]:
             confirmed |= await self.feed.fetch(left)  # some may be lacking each time
-        for document in (*page.documents, *(found for found in confirmed.values() if found)):
+        there = [found for found in confirmed.values() if isinstance(found, Document)]
+        for document in (*page.documents, *there):
             known = self.documents.get(document.uid)
             if known is None or not document.version or document.version >= known.version:
                 self.documents[document.uid] = document
         for uid, found in confirmed.items():
-            if found is None:
+            if isinstance(found, Gone):
                 del self.documents[uid]
         assert page.caught_up_to is None or not page.more
         self.cursor = page.cursor

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bridge.errors import AccessDenied, CursorRejected, Malformed, RequestRefused, RetryLater, SourceError
-from bridge.model import Collection, Document, Path, instant
+from bridge.model import Collection, Document, Gone, Path, instant
 from bridge.sandbox.api import CLIENT_ID, CLIENT_SECRET, SandboxApi
 from bridge.sandbox.switches import Switches
 from bridge.sandbox.world import Rates, World
@@ -810,11 +810,14 @@ def shown(number: int, **fields: Any) -> Document:
     return Document(uid_of(number), {"uid": uid_of(number), "customer_id": f"c-{number}", **fields}, 1)
 
 
-def confirm(play: Callable[[Request], Response], *known: Document) -> dict[str, Document | None]:
-    async def main(clock: VirtualClock) -> dict[str, Document | None]:
+def confirm(play: Callable[[Request], Response], *known: Document) -> dict[str, Document | Gone]:
+    async def main(clock: VirtualClock) -> dict[str, Document | Gone]:
         return dict(await customers_of(Provider(play), clock).fetch(known))
 
     return run_virtual(main)
+
+
+NOT_THERE = {uid_of(1): Gone(uid_of(1), 0)}
 
 
 def by_path(reading: Response, search: Response | None = None) -> Callable[[Request], Response]:
@@ -824,19 +827,20 @@ def by_path(reading: Response, search: Response | None = None) -> Callable[[Requ
 def test_a_customer_that_is_there_is_not_gone() -> None:
     row = customer_row(1, first_name="Here")
     found = confirm(by_path(answer(row)), shown(1))[uid_of(1)]
-    assert found is not None
+    assert isinstance(found, Document)
     assert found.body["first_name"] == "Here"
 
 
 def test_a_404_and_a_list_without_it_are_gone() -> None:
-    assert confirm(by_path(answer({}, 404)), shown(1)) == {uid_of(1): None}
-    assert confirm(by_path(answer({}, 404)), shown(1, email="a@b.c")) == {uid_of(1): None}
+    assert confirm(by_path(answer({}, 404)), shown(1)) == NOT_THERE
+    assert confirm(by_path(answer({}, 404)), shown(1, email="a@b.c")) == NOT_THERE
 
 
 def test_a_tombstone_is_gone_wherever_it_is_shown() -> None:
     stone = tombstone_row(1, WALL_START)
-    assert confirm(by_path(answer(stone)), shown(1)) == {uid_of(1): None}
-    assert confirm(by_path(answer({}, 404), answer([stone])), shown(1)) == {uid_of(1): None}
+    at = {uid_of(1): Gone(uid_of(1), int(WALL_START) * 1_000_000)}
+    assert confirm(by_path(answer(stone)), shown(1)) == at
+    assert confirm(by_path(answer({}, 404), answer([stone])), shown(1)) == at
 
 
 @pytest.mark.parametrize(
@@ -846,12 +850,12 @@ def test_a_renamed_customer_is_found_by_what_else_is_known(reading: Response) ->
     renamed = customer_row(1, customer_id="brand-new", email="a@b.c")
     for known in (shown(1, email="a@b.c"), shown(1, phone_number="+4712345678")):
         found = confirm(by_path(reading, answer([customer_row(3), renamed])), known)[uid_of(1)]
-        assert found is not None
+        assert isinstance(found, Document)
         assert found.body["customer_id"] == "brand-new"
 
 
 def test_an_id_that_another_customer_took_over_is_no_proof_that_ours_lives() -> None:
-    assert confirm(by_path(answer(customer_row(2, customer_id="c-1"))), shown(1, email="a@b.c")) == {uid_of(1): None}
+    assert confirm(by_path(answer(customer_row(2, customer_id="c-1"))), shown(1, email="a@b.c")) == NOT_THERE
 
 
 def test_a_row_that_our_model_refuses_exists() -> None:
@@ -870,7 +874,7 @@ def test_a_dot_name_is_never_sent_as_a_segment(name: str) -> None:
     known = shown(1, customer_id=name)
     assert confirm(play, known) == {uid_of(1): known}  # nothing conclusive can be asked
     known = shown(1, customer_id=name, email="a@b.c")
-    assert confirm(play, known) == {uid_of(1): None}
+    assert confirm(play, known) == NOT_THERE
     assert set(asked) == {USERS}
 
 
@@ -885,7 +889,7 @@ def test_a_name_is_one_encoded_segment(name: str) -> None:
         return answer(customer_row(1, customer_id=name))
 
     found = confirm(play, shown(1, customer_id=name))[uid_of(1)]
-    assert found is not None
+    assert isinstance(found, Document)
     assert found.body["customer_id"] == name
     [path] = asked
     assert path.startswith(USERS + "/")
@@ -909,7 +913,7 @@ def test_what_was_answered_before_a_failure_counts_and_nothing_is_remembered() -
     async def main(clock: VirtualClock) -> None:
         provider = Provider(by_path(answer({}, 404)))
         feed = customers_of(provider, clock)
-        assert dict(await feed.fetch([shown(1)])) == {uid_of(1): None}
+        assert dict(await feed.fetch([shown(1)])) == NOT_THERE
         provider.play = by_path(answer({}, 503))
         with pytest.raises(RetryLater):
             await feed.fetch([shown(1)])  # not answered out of memory
@@ -940,7 +944,8 @@ def test_a_search_that_finds_many_is_read_on_to_a_bound(others: int, proved: boo
         first = 0 if after is None else [row["id"] for row in rows].index(after) + 1
         return answer(rows[first : first + 100])
 
-    assert confirm(play, shown(1)) == {uid_of(1): None if proved else shown(1)}
+    gone = Gone(uid_of(1), int(WALL_START) * 1_000_000 if ends == "tombstone" else 0)
+    assert confirm(play, shown(1)) == {uid_of(1): gone if proved else shown(1)}
     assert pages <= 10
 
 

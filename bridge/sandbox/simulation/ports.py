@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from bridge.clock import Clock
-from bridge.model import Collection, Document
+from bridge.model import Collection, Document, Gone
 from bridge.observability.families import Vocabulary
 from bridge.observability.metrics import Metrics
 from bridge.sandbox.api import SandboxApi
@@ -242,7 +242,7 @@ class ShiftingFeed:
         """See `Feed.break_off`."""
         await self._feed.break_off()
 
-    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:
+    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | Gone]:
         """See `Feed.fetch`."""
         return await self._feed.fetch(known)
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from bridge.errors import CursorRejected, RequestRefused
-from bridge.model import Collection, Document, Path, iso
+from bridge.model import Collection, Document, Gone, Path, iso
 from bridge.source.api import Answer, ApiClient
 from bridge.source.budget import Priority
 from bridge.source.dintero.cursor import RESTARTS_MAX, SECOND, STEP_BACK, Poll, Sweep, UnknownCursor, dump, load
@@ -72,7 +72,7 @@ class CustomersFeed:
             return await self._sweep_page(state, None if state.path is Path.SNAPSHOT else familiar)
         return await self._poll_page(state, familiar)
 
-    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:
+    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | Gone]:
         """See `Feed.fetch`."""
         return await self._lookup.fetch(known)
 

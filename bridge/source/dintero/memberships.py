@@ -16,7 +16,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from bridge.errors import CursorRejected, Malformed, RequestRefused
-from bridge.model import Document
+from bridge.model import Document, Gone
 from bridge.source.api import ApiClient
 from bridge.source.budget import Priority
 from bridge.source.dintero import models
@@ -130,11 +130,12 @@ class MembershipList:
                 if shown is known:
                     return found
             if shown is None:
-                shown = (await self._lookup.fetch([known]))[known.uid]
-                if shown is None:
+                found_out = (await self._lookup.fetch([known]))[known.uid]
+                if isinstance(found_out, Gone):
                     return Untold.GONE
-                if shown is known:
+                if found_out is known:
                     return Untold.NOT_NOW
+                shown = found_out
             known = shown  # renamed, or renamed since we knew it: once more, under its present name
         return Untold.NOT_NOW
 

@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from bridge.errors import CursorRejected, RequestRefused, SourceError
-from bridge.model import Collection, Document, Path, iso
+from bridge.model import Collection, Document, Gone, Path, iso
 from bridge.source.api import ApiClient
 from bridge.source.budget import Priority
 from bridge.source.dintero import cursor as walks
@@ -83,7 +83,7 @@ class SnapshotFeed:
             return _page(begun)
         return await self._customers.page(cursor, familiar)
 
-    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:
+    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | Gone]:
         """See `Feed.fetch`."""
         return await self._customers.fetch(known)
 
