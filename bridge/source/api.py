@@ -128,6 +128,10 @@ class Exchange:
         if error is not None:
             raise error
 
+    def rate(self) -> float:
+        """See `RequestBudget.rate`."""
+        return self._budget.rate()
+
     async def turn(self, priority: Priority) -> bool:
         """Wait until one request may be sent, which may take minutes; whether that took any time."""
         before = self._clock.monotonic()
@@ -221,6 +225,10 @@ class ApiClient:
             same,
             total_count(response),
         )
+
+    def rate(self) -> float:
+        """See `RequestBudget.rate`."""
+        return self._exchange.rate()
 
     async def send(self, endpoint: str, request: Request, priority: Priority) -> tuple[Response, float]:
         """Any request with credentials: a 2xx answer, or the 304 it asked for, and the moment of the request."""

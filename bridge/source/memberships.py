@@ -50,6 +50,10 @@ class MemberPage:
 class MembershipReader(Protocol):
     """The memberships of one account. Called by one task; every call may raise any `SourceError`."""
 
+    def rate(self) -> float:
+        """Requests per second that the account takes at present, from everybody; above 0."""
+        ...
+
     async def members(self, tag: str, place: Place | None) -> MemberPage:
         """A page of those who have the tag; None begins. Cancellation leaves nothing behind.
 

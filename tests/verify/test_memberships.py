@@ -21,6 +21,9 @@ class Provider:
         self.hidden: set[str] = set()
         self.gone: set[str] = set()
 
+    def rate(self) -> float:
+        return 1.0
+
     async def members(self, tag: str, place: Place | None) -> MemberPage:
         uids = sorted(uid for uid, tags in self.held.items() if tag in tags and uid not in self.hidden | self.gone)
         at = 0 if place is None else place["at"]

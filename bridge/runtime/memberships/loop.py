@@ -225,7 +225,7 @@ class Memberships(SourceLoop):
             self._rounds.counted(tag, self._now(), Count(self._asker.members(tag), theirs))
 
     def _spent(self, requests: int) -> None:
-        self._rounds.spent(self._now(), requests)
+        self._rounds.spent(self._now(), requests, self._reader.rate())
 
     def _now(self) -> Now:
         return Now(self._clock.wall(), self._clock.monotonic())

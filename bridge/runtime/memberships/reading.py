@@ -265,7 +265,7 @@ class TagReadings:
                 roll.note(customer)
 
     def _spent(self, requests: int) -> None:
-        self._rounds.spent(self._now(), requests)
+        self._rounds.spent(self._now(), requests, self._reader.rate())
 
     def _now(self) -> Now:
         return Now(self._clock.wall(), self._clock.monotonic())

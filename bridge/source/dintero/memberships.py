@@ -67,6 +67,10 @@ class MembershipList:
         self._cursor_kind = cursor_kind
         self._lookup = Lookup(client, path, page_limit, cursor_kind)
 
+    def rate(self) -> float:
+        """See `MembershipReader.rate`."""
+        return self._client.rate()
+
     async def members(self, tag: str, place: Place | None) -> MemberPage:
         """See `MembershipReader.members`."""
         walk = _Walk() if place is None else _Walk(**place)
