@@ -84,8 +84,8 @@ class Merged(NamedTuple):
     into: str
 
 
-Fate = Document | Merged | None
-"""What a second read says of a document: as it is now, gone into another one, or None when it is surely gone."""
+Fate = Document | Gone | Merged
+"""What a second read says of a document: as it is now, surely gone, or gone into another one."""
 
 
 class Told(NamedTuple):

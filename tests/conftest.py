@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 
 from bridge.sandbox.kafka import KafkaSettings, LocalKafka, ports
 from tests.support import summary
+from tests.support.workers import own_part
 
 # How long an example takes is a matter of the machine and of what else runs on it.
 settings.register_profile("bridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -48,11 +49,8 @@ class ExistingKafka:
 
 def pytest_configure() -> None:
     """Processes that run tests side by side look for free ports apart: one may be free because its broker is down."""
-    worker, count = os.environ.get("PYTEST_XDIST_WORKER"), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    if worker is not None:
-        width = (ports.PORT_MAX - ports.PORT_MIN) // count
-        ports.PORT_MIN += width * int(worker.removeprefix("gw"))
-        ports.PORT_MAX = ports.PORT_MIN + width
+    own = own_part(ports.PORT_MIN, ports.PORT_MAX)
+    ports.PORT_MIN, ports.PORT_MAX = own.start, own.stop
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

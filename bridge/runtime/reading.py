@@ -92,6 +92,7 @@ class Reading(SourceLoop):
         self._removal_backoff = Backoff()
         self._removal_not_before = float("-inf")
         self._removal = Removal(feed, step, ledger, plan.delete_limit, clock, metrics, self._asked, spread)
+        self._idle = False
         self._reached: float | None = None  # what can be claimed as soon as nothing is open
         self._asked_at = 0.0
         self._ahead = Ahead()
@@ -115,10 +116,14 @@ class Reading(SourceLoop):
         return super().resync()
 
     def approve(self) -> int:
-        """See `SourceLoop.approve`. They are read once more before they leave."""
+        """See `SourceLoop.approve`. They are read once more before they leave; at once, or behind what is under way.
+
+        That is not broken off: where requests have to wait for long, it would never come to its end.
+        """
         count = self._removal.approve()
         self._tell_held()
-        self._control.call()
+        if self._idle:
+            self._control.call()
         return count
 
     async def look(self, known: Sequence[Document], cause: Cause) -> Mapping[str, Fate]:
@@ -210,7 +215,11 @@ class Reading(SourceLoop):
         """Nothing else is to be read before; who is late lets the others go on all the same."""
         await self._clock.sleep(0.0)
         while (left_s := wait_s(started, self._pace.interval_s, self._clock.monotonic())) > 0.0:
-            await self._looks.wait(left_s)
+            self._idle = True
+            try:
+                await self._looks.wait(left_s)
+            finally:
+                self._idle = False
             await self._look()
 
     async def _look(self) -> None:
@@ -353,7 +362,7 @@ class Reading(SourceLoop):
         read beside them."""
         collection = self._feed.collection
         self.status.mode = page.path
-        page = await self._undisputed(page)
+        page = self._removal.living(await self._undisputed(page))
         absent = await self._removal.look(page, by)
         if self._removal.concluded:
             page = replace(page, cursor=settled(page.cursor))

@@ -15,16 +15,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from bridge.clock import Clock
 from bridge.detect.scan import DeleteLimit, Uids
-from bridge.model import Collection, Document, Fate, Path
+from bridge.model import Collection, Document, Fate, Gone, Path
 from bridge.observability.logs import get_logger
 from bridge.observability.metrics import Metrics
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.memberships.strip import strip
 from bridge.runtime.step import SourceStep
-from bridge.runtime.suspects import Suspects
+from bridge.runtime.suspects import Suspect, Suspects
 from bridge.source.feed import Feed, Page
 
 AT_ONCE = 100
@@ -39,7 +40,9 @@ SAMPLE = 5
 SHOWN_MAX = 100
 """Uids of held deletions on the status page; `bridge state list --held` has all."""
 
-Ask = Callable[[Awaitable[Mapping[str, Fate]]], Awaitable[Mapping[str, Fate]]]
+Found = Mapping[str, Fate]
+
+Ask = Callable[[Awaitable[Found]], Awaitable[Found]]
 
 log = get_logger(__name__)
 
@@ -121,6 +124,13 @@ class Removal:
 
     # A page.
 
+    def living(self, page: Page) -> Page:
+        """Without old copies of those whose tombstone was read meanwhile: a list may lag behind single reads."""
+        old = self._suspects.older_than_tombstone(page.documents)
+        if not old:
+            return page
+        return replace(page, documents=[document for document in page.documents if document.uid not in old])
+
     async def look(self, page: Page, by: Path) -> Sequence[str]:
         """Before a page is absorbed: who is absent, when it ends a reading that shows everything.
 
@@ -156,7 +166,7 @@ class Removal:
         refused = self._step.refused_only(self._collection, [*at, *self._refused])
         if refused:
             # Only copies of them were seen that could not be published, so nothing is to be taken back.
-            self._step.settle(self._collection, dict.fromkeys(refused), {}, by)
+            self._step.settle(self._collection, {uid: Gone(uid, 0) for uid in refused}, by)
         self._refused = ()
         if page.whole:
             self._forget_found(Uids(_alive(page)), {gone.uid for gone in page.gone})
@@ -170,7 +180,7 @@ class Removal:
 
     def _decide(self, by: Path) -> None:
         before = self._suspects.held
-        held = self._suspects.decide(by, self._step.documents(self._collection))
+        held = self._suspects.decide(by, self._step.documents(self._collection), self._clock.wall())
         if held > before:
             log.warning(
                 "too many documents are gone at once, their deletions are held; see them with bridge state list "
@@ -203,14 +213,22 @@ class Removal:
                 await strip(self._step.source, gone, self._step, self._ledger, Path.POLL)
             self._refuted |= any(free[uid].absent for uid, fate in found.items() if isinstance(fate, Document))
             for by in {suspect.by for suspect in free.values()}:
-                some = {uid: fate for uid, fate in found.items() if free[uid].by is by}
-                events += self._step.settle(self._collection, some, {uid: free[uid].at for uid in some}, by)
+                some = {uid: _dated(fate, free[uid].at) for uid, fate in found.items() if free[uid].by is by}
+                events += self._step.settle(self._collection, some, by)
             # Who is in the state no more is nobody's suspect; who was not answered for lets the others go first.
             unanswered = [document.uid for document in known if document.uid not in found]
             self._suspects.forget(free.keys() - set(unanswered))
+            self._bury(found, free)
             self._suspects.postpone(unanswered)
             self._tell()
         return events
+
+    def _bury(self, found: Found, free: Mapping[str, Suspect]) -> None:
+        """Whose tombstone was found where no list has shown it yet: lists may go on showing them alive for a while."""
+        now = self._clock.wall()
+        for uid, fate in found.items():
+            if isinstance(fate, Gone) and fate.at and free[uid].absent:
+                self._suspects.bury(fate, free[uid].by, now)
 
     @property
     def refuted(self) -> bool:
@@ -269,6 +287,11 @@ class Removal:
 
     def _tell(self) -> None:
         self._metrics.deletions_held(self._step.source, self._collection, self._suspects.held)
+
+
+def _dated(fate: Fate, at: int) -> Fate:
+    """With the time of the tombstone that gave the sign, where the second read does not tell one."""
+    return Gone(fate.uid, at) if isinstance(fate, Gone) and at else fate
 
 
 def _alive(page: Page) -> list[str]:

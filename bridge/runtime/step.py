@@ -18,7 +18,7 @@ from bridge.detect.diff import Change, detect
 from bridge.detect.edges import EdgeMove
 from bridge.event.catalog import MERGED, TAGGED, UNTAGGED, EventType, classify
 from bridge.event.envelope import EventBuilder, Position, TagName
-from bridge.model import Body, Cause, Collection, Document, Fate, Merged, Path, Told, key_of
+from bridge.model import Body, Cause, Collection, Document, Fate, Gone, Merged, Path, Told, key_of
 from bridge.publish.topics import TopicPlan
 from bridge.publish.transaction import Record, record_bytes
 from bridge.runtime.ledger import Ledger, Published
@@ -317,11 +317,8 @@ class SourceStep:
         found = {uid: record.document for uid, record in records.items() if record.document is not None}
         return {uid: body.get("name", uid) for uid, body in found.items()}
 
-    def settle(self, collection: Collection, found: Mapping[str, Fate], gone_at: Mapping[str, int], path: Path) -> int:
-        """Write what a second read said of documents that seemed to be gone; how many events.
-
-        gone_at: when, in microseconds, where the provider said so; else 0.
-        """
+    def settle(self, collection: Collection, found: Mapping[str, Fate], path: Path) -> int:
+        """Write what a second read said of documents that seemed to be gone; how many events that made."""
         before = self._begin(collection)
         window = self._window(collection)
         records = self._records(collection, list(found))
@@ -332,7 +329,7 @@ class SourceStep:
                 self._doomed.discard(uid)
                 self._document(collection, fate, record, cause, window)
             elif record is not None:
-                self._delete(collection, uid, record, cause, gone_at.get(uid, 0), fate)
+                self._delete(collection, uid, record, cause, fate)
         return self._end(collection, before, path, patient=False)
 
     def _begin(self, collection: Collection) -> Counters:
@@ -452,9 +449,7 @@ class SourceStep:
             self._events[kind] = [changed_at]
         return _Fate.CHANGED
 
-    def _delete(
-        self, collection: Collection, uid: str, record: StateRecord, cause: Cause, at: int, into: Merged | None = None
-    ) -> None:
+    def _delete(self, collection: Collection, uid: str, record: StateRecord, cause: Cause, fate: Gone | Merged) -> None:
         if record.document is None:
             # Only refused copies were ever seen: nothing was published, so nothing is taken back.
             self._ledger.put(self._prefix + uid, None)
@@ -464,6 +459,7 @@ class SourceStep:
         if collection is Collection.CUSTOMERS:
             self.told.forget(uid)
         self._edges_moved -= len(edges.tags_of(record.document))
+        at, into = (fate.at, None) if isinstance(fate, Gone) else (0, fate)
         self._publish(collection, uid, change, record, cause, at, None, None, into)
 
     def _keep_cursor(self, collection: Collection, cursor: Cursor) -> None:

@@ -11,6 +11,9 @@ How many there are is known only at the end of a reading, so nothing is decided 
 state topic, written with the page that showed it: a process that dies in the middle of a reading, or while a person
 thinks, forgets none. While some are held, new ones are held with them.
 
+Where a list lags behind single reads, it goes on showing as alive who is deleted already. Whose tombstone was found by
+such a read is remembered as `buried` for some time: a copy from before the tombstone brings nobody back.
+
 Belongs to one opening of a shard, like the ledger it writes into. Everything here is synchronous.
 """
 
@@ -22,7 +25,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from bridge.detect.scan import DeleteLimit
-from bridge.model import Collection, Path
+from bridge.model import Collection, Document, Gone, Path
 from bridge.runtime.ledger import Ledger
 from bridge.store.record import decode_json, encode_json, suspect_key
 
@@ -33,13 +36,22 @@ class Stage(StrEnum):
     NOTED = "noted"
     HELD = "held"
     FREE = "free"
+    BURIED = "buried"
+
+
+BURIED_S = 600.0
+"""Seconds for which a list may go on showing who is deleted; Dintero's may lag by some seconds."""
+
+BURIED_MAX = 10_000
+"""Of more than that the oldest are forgotten: a hundred bytes of state each."""
 
 
 class Suspect(NamedTuple):
     """by: the reading that gave the sign, POLL or SWEEP; also the cause of the deletion.
 
     at: when the provider says that it was deleted, microseconds since 1970; 0 for one that is merely absent, or when
-    the provider does not say. absent: no tombstone was shown. since: wall-clock seconds of the first sign.
+    the provider does not say. absent: no tombstone was shown. since: wall-clock seconds of the first sign, or of the
+    deletion once it is buried.
     """
 
     stage: Stage
@@ -58,6 +70,7 @@ class Suspects:
         self._ledger = ledger
         self._limit = limit
         self._by_uid: dict[str, Suspect] = {}
+        self._buried: dict[str, Suspect] = {}  # the oldest first, but for those of an earlier life
         self._held = 0
         prefix = suspect_key(source, collection, "")
         keys = list(ledger.keys(prefix))
@@ -83,6 +96,19 @@ class Suspects:
         """Some of those that are held, the first in order."""
         return sorted(uid for uid, suspect in self._by_uid.items() if suspect.stage is Stage.HELD)[:most]
 
+    def bury(self, gone: Gone, by: Path, now: float) -> None:
+        """It is deleted, as its tombstone says; now: wall-clock seconds."""
+        self._put(gone.uid, Suspect(Stage.BURIED, by, gone.at, absent=False, since=now))
+        while len(self._buried) > BURIED_MAX:
+            self.forget([next(iter(self._buried))])
+
+    def older_than_tombstone(self, documents: Iterable[Document]) -> set[str]:
+        """Uids of copies from before the tombstone of one that is buried; no news of it."""
+        buried = self._buried
+        if not buried:
+            return set()
+        return {one.uid for one in documents if one.uid in buried and one.version <= buried[one.uid].at}
+
     def note(self, uid: str, by: Path, at: int, *, absent: bool, now: float) -> None:
         """A sign. A tombstone says more than an absence; apart from that the first sign counts."""
         known = self._by_uid.get(uid)
@@ -97,11 +123,12 @@ class Suspects:
         if suspect is not None and (suspect.absent or version > suspect.at):
             self.forget([uid])
 
-    def decide(self, by: Path, known: int) -> int:
+    def decide(self, by: Path, known: int, now: float) -> int:
         """A reading has come to its end: let go or hold what it noted; how many are held.
 
-        known: documents of the collection, those that seem to be gone included.
+        known: documents of the collection, those that seem to be gone included. now: wall-clock seconds.
         """
+        self.forget([uid for uid, suspect in self._buried.items() if suspect.since + BURIED_S < now])
         noted = [
             (uid, suspect) for uid, suspect in self._by_uid.items() if suspect.stage is Stage.NOTED and suspect.by is by
         ]
@@ -131,9 +158,9 @@ class Suspects:
             self._by_uid[uid] = self._by_uid.pop(uid)
 
     def forget(self, uids: Iterable[str]) -> None:
-        """They are deleted, or there after all."""
+        """They are deleted, or there after all, or buried for long enough."""
         for uid in uids:
-            suspect = self._by_uid.pop(uid, None)
+            suspect = self._by_uid.pop(uid, None) or self._buried.pop(uid, None)
             if suspect is not None:
                 self._held -= suspect.stage is Stage.HELD
                 self._ledger.put(suspect_key(self._source, self._collection, uid), None)
@@ -144,9 +171,10 @@ class Suspects:
         self._ledger.put(suspect_key(self._source, self._collection, uid), encode_json(fields))
 
     def _keep(self, uid: str, suspect: Suspect) -> None:
-        known = self._by_uid.get(uid)
+        known = self._by_uid.pop(uid, None)
+        self._buried.pop(uid, None)
         self._held += (suspect.stage is Stage.HELD) - (known is not None and known.stage is Stage.HELD)
-        self._by_uid[uid] = suspect
+        (self._buried if suspect.stage is Stage.BURIED else self._by_uid)[uid] = suspect
 
 
 def decode_suspect(value: bytes) -> Suspect:

@@ -19,6 +19,10 @@ FIELD = "@sweep"
 """Beside the feed's own fields in its stored cursor; feeds do not use names with an @."""
 
 
+OWED_S = 300.0
+"""Between the beginnings of two sweeps while one is owed: the last was in vain, and nothing is claimed meanwhile."""
+
+
 class Sweep(NamedTuple):
     """The latest one. began_at: wall-clock seconds. cursor: the next page of what is being read; None when it is over.
 
@@ -36,6 +40,8 @@ class Sweep(NamedTuple):
 
     def due(self, interval_s: float, now: float) -> bool:
         """True when a page of it is to be read, or the first of the next one."""
+        if self.owed:
+            interval_s = min(interval_s, OWED_S)
         return self.cursor is not None or now >= self.began_at + interval_s
 
     def swept(self, cursor: Cursor, now: float) -> Sweep:

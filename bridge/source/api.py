@@ -135,6 +135,10 @@ class Exchange:
         if error is not None:
             raise error
 
+    def rate(self) -> float:
+        """See `RequestBudget.rate`."""
+        return self._budget.rate()
+
     async def turn(self, priority: Priority) -> bool:
         """Wait until one request may be sent, which may take minutes; whether that took any time."""
         before = self._clock.monotonic()
@@ -265,6 +269,10 @@ class ApiClient:
             same,
             total_count(response),
         )
+
+    def rate(self) -> float:
+        """See `RequestBudget.rate`."""
+        return self._exchange.rate()
 
     def _authorised(self, request: Request, authorization: str) -> Request:
         return replace(request, headers={**request.headers, self._credentials.header: authorization})

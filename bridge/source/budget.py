@@ -147,6 +147,10 @@ class RequestBudget:
         self._fill(now)
         return self._tokens
 
+    def rate(self) -> float:
+        """Requests per second that are let through at present, pauses aside; never more than the configured rate."""
+        return self._rate(self._clock.monotonic())
+
     async def _drive(self, waiter: _Waiter) -> None:
         """Hand out tokens until `waiter` has its own."""
         self._driver = waiter

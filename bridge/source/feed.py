@@ -103,10 +103,11 @@ class Feed(Protocol):
         ...
 
     async def fetch(self, known: Sequence[Document]) -> Mapping[str, Fate]:
-        """Read these documents again, an answer by uid: the document as it is now, what it was merged into, or None
-        when it is surely gone.
+        """Read these documents again, an answer by uid: the document as it is now, what it was merged into, or `Gone`
+        when it surely is.
 
-        Some may be lacking, when the provider failed in the middle; with no answer at all it raises.
+        `Gone.at` is 0 where the provider merely does not have it any more. Some answers may be lacking, when the
+        provider failed in the middle; with no answer at all it raises.
 
         Called to confirm deletions, with the documents as last known (their body may hold what the request needs,
         e.g. `customer_id`). Raises instead of guessing: a refused or failed read is never "gone".

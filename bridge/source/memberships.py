@@ -94,3 +94,11 @@ class Glances(Protocol):
         Raises any `SourceError`; cancellation leaves nothing behind.
         """
         ...
+
+
+class PacedReader(MembershipReader, Protocol):
+    """One that says how much may be asked, for who reads for ever."""
+
+    def rate(self) -> float:
+        """Requests per second that the account takes at present, from everybody; above 0."""
+        ...

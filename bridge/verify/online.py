@@ -280,9 +280,9 @@ class _Comparison:
         if not wanted:
             return
         found = await self._patiently(partial(self._feed.fetch, wanted))
-        for uid, document in found.items():
+        for uid, answer in found.items():
             if uid in self._suspects:
-                self._suspects[uid].shown.append(document.body if isinstance(document, Document) else None)
+                self._suspects[uid].shown.append(answer.body if isinstance(answer, Document) else None)
 
     def _tell(self, uid: str, suspect: _Suspect) -> None:
         key = printable(key_of(self._source, self._feed.collection, uid))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.provider import LIST
-from tests.support.processes import SECRET, free_port, get, listen_of
+from tests.support.processes import SECRET, free_port, listen_of, served
 
 SAMPLE_S = 0.02
 """Between two looks at a process; the kernel counts CPU in hundredths of a second."""
@@ -216,8 +216,7 @@ def started(path: Path) -> Child:
 
 def owned_sources(child: Child) -> int:
     """Sources that this bridge reads and that answer; who owns what is nothing that figures are made of."""
-    _, status = get(f"{child.url}/ready")
-    return sum(source["owned_here"] and source["ready"] for source in (status or {}).get("sources", ()))
+    return served(child.url)
 
 
 def owns_source(child: Child) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from bridge.clock import Clock
 from bridge.detect.edges import EdgeMove
 from bridge.event.envelope import EventBuilder
-from bridge.model import Account, Cause, Collection, Document, Path
+from bridge.model import Account, Cause, Collection, Document, Gone, Path
 from bridge.publish.topics import TopicPlan
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.step import SourceStep, StepLimits
@@ -38,7 +38,7 @@ class Desk:
         self, collection: Collection, *documents: Document, path: Path = Path.POLL, gone: tuple[str, ...] = ()
     ) -> tuple[str, ...]:
         result = self.step.absorb(collection, Page(documents, {"at": 1}, False, path))
-        self.step.settle(collection, dict.fromkeys(gone), {}, path)
+        self.step.settle(collection, {uid: Gone(uid, 0) for uid in gone}, path)
         return tuple(result.touched)
 
     def move(self, *moves: tuple[str, str, bool], path: Path = Path.SWEEP) -> int:

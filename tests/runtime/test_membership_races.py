@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from bridge.errors import PublishFailed, RetryLater
-from bridge.model import Collection, Document
+from bridge.model import Collection, Document, Gone
 from bridge.runtime.memberships.bulletin import Bulletin
 from bridge.runtime.shard import Shard
 from bridge.source.transport import Request, Response
@@ -125,7 +125,7 @@ def test_deletions_that_take_their_time_to_be_confirmed_do_not_put_a_tag_off() -
         await club.live(40)
         tag, fetch, deleted_at = largest(club), club.source.customers.fetch, clock.monotonic() + 2.0
 
-        async def slowly(known: Sequence[Document]) -> Mapping[str, Document | None]:
+        async def slowly(known: Sequence[Document]) -> Mapping[str, Document | Gone]:
             if clock.monotonic() < deleted_at + 200.0:
                 raise RetryLater("not yet")
             return await fetch(known)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -11,12 +11,15 @@ import pytest
 
 from bridge.detect.scan import DeleteLimit
 from bridge.errors import RetryLater
-from bridge.model import Collection, Document, Path
+from bridge.model import Collection, Document, Gone, Path
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.reading import Reading, ReadingPlan
 from bridge.runtime.shard import Shard
-from bridge.runtime.suspects import Stage, Suspects
+from bridge.runtime.suspects import BURIED_S, Stage, Suspects
+from bridge.source.feed import Cursor, Familiar, Page, none_familiar
+from bridge.source.transport import Request, Response
 from bridge.store.memory import MemoryStore
+from bridge.store.record import suspect_key
 from tests.runtime.shards import House
 from tests.support.clock import VirtualClock, run_virtual
 
@@ -93,6 +96,56 @@ def test_a_third_of_the_customers_is_held_until_a_person_approves_and_then_exact
     run_virtual(main)
 
 
+def test_approved_deletions_leave_at_once_however_seldom_is_polled() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = house_of(clock)
+        async with life(house):
+            gone = vanish(house, 100)
+            await asyncio.sleep(30)
+        seldom = ReadingPlan(10_000.0, 1e6)
+        house.reader = replace(house.reader, plans=dict.fromkeys(house.reader.plans, seldom))
+        fetch = house.source.customers.fetch
+
+        async def slowly(known: Sequence[Document]) -> Mapping[str, Document | Gone]:
+            await asyncio.sleep(20)
+            return await fetch(known)
+
+        house.source.customers.fetch = slowly  # type: ignore[method-assign]
+        async with life(house) as shard:
+            reading(shard).approve()
+            await asyncio.sleep(60)
+            assert gone <= deleted(house)
+
+    run_virtual(main)
+
+
+def test_an_approval_breaks_off_nothing_that_is_under_way() -> None:
+    """Found by the simulator: a page of a sweep that had to wait for its turn was asked for again at each approval."""
+
+    async def main(clock: VirtualClock) -> None:
+        house = house_of(clock, sweep_s=30.0)
+        send, broken_off = house.api.send, 0
+
+        async def slowly(request: Request) -> Response:
+            nonlocal broken_off
+            if "since_datetime" not in dict(request.query) and request.path.endswith("/users"):
+                try:
+                    await asyncio.sleep(50)
+                except asyncio.CancelledError:
+                    broken_off += 1
+                    raise
+            return await send(request)
+
+        async with life(house) as shard:
+            house.api.send = slowly  # type: ignore[method-assign]
+            for _ in range(30):
+                await asyncio.sleep(20)
+                reading(shard).approve()
+            assert broken_off == 0
+
+    run_virtual(main)
+
+
 def test_what_is_held_blocks_the_watermark_and_nothing_else() -> None:
     async def main(clock: VirtualClock) -> None:
         house = house_of(clock)
@@ -163,8 +216,8 @@ def test_an_empty_list_once_lets_nothing_go_and_the_next_sweep_forgets_it() -> N
             await asyncio.sleep(SWEEP_S - POLL_S)
             fetch = house.source.customers.fetch
 
-            async def all_gone(known: Sequence[Document]) -> dict[str, None]:
-                return {document.uid: None for document in known}
+            async def all_gone(known: Sequence[Document]) -> dict[str, Document | Gone]:
+                return {document.uid: Gone(document.uid, 0) for document in known}
 
             house.source.customers.fetch = all_gone  # type: ignore[method-assign]
             house.api.switches = house.api.switches.changed({"empty_page": 1.0})
@@ -256,7 +309,7 @@ def test_one_that_nobody_can_look_up_holds_up_no_other() -> None:
             odd = min(gone)
             fetch = house.source.customers.fetch
 
-            async def refusing(known: Sequence[Document]) -> dict[str, Document | None]:
+            async def refusing(known: Sequence[Document]) -> dict[str, Document | Gone]:
                 others = [document for document in known if document.uid != odd]
                 if not others:
                     raise RetryLater("not this one")
@@ -268,6 +321,36 @@ def test_one_that_nobody_can_look_up_holds_up_no_other() -> None:
             house.source.customers.fetch = fetch  # type: ignore[method-assign]
             await asyncio.sleep(120)
             assert deleted(house) == gone
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("lives", [1, 2])
+def test_a_list_that_lags_behind_single_reads_brings_nobody_back(lives: int) -> None:
+    """Found by the simulator: the tombstone was read, then a poll showed the customer as it was before."""
+
+    async def main(clock: VirtualClock) -> None:
+        house = house_of(clock, sweep_s=SWEEP_S, tombstones="never", deleted_read="tombstone")
+        page = house.source.customers.page
+        gone: set[str] = set()
+        late: list[Document] = []
+
+        async def lagging(cursor: Cursor | None, familiar: Familiar = none_familiar) -> Page:
+            shown = await page(cursor, familiar)
+            return replace(shown, documents=[*shown.documents, *late]) if shown.path is Path.POLL else shown
+
+        house.source.customers.page = lagging  # type: ignore[method-assign]
+        for _ in range(lives):
+            async with life(house):
+                if not gone:
+                    gone |= vanish(house, 5)
+                    await asyncio.sleep(2 * SWEEP_S)
+                late = [Document(uid, {"uid": uid, "customer_id": uid}, 1) for uid in gone]
+                await asyncio.sleep(5 * POLL_S)
+        assert deleted(house) == gone
+        created = [dict(record.headers) for record in house.kafka.events("customers")]
+        subjects = [headers["ce_subject"].decode() for headers in created if b"created" in headers["ce_type"]]
+        assert not gone & set(subjects)
 
     run_virtual(main)
 
@@ -289,13 +372,30 @@ def test_a_copy_from_before_the_tombstone_is_no_sign_of_life() -> None:
     assert not found.any
 
 
+def test_who_is_buried_is_not_brought_back_by_an_old_copy_for_a_while() -> None:
+    found, ledger = suspects()
+    found.note("1", Path.SWEEP, 0, absent=True, now=1.0)
+    found.forget("1")
+    found.bury(Gone("1", 50), Path.SWEEP, now=2.0)
+    assert not found.any
+    again = Suspects("acme", Collection.CUSTOMERS, ledger, DeleteLimit())
+    copies = [Document("1", {}, 50), Document("1", {}, 51), Document("2", {}, 1)]
+    assert [again.older_than_tombstone([copy]) for copy in copies] == [{"1"}, set(), set()]
+    assert not again.any
+    again.decide(Path.POLL, 10, 2.0 + BURIED_S)
+    assert again.older_than_tombstone(copies) == {"1"}
+    again.decide(Path.POLL, 10, 2.1 + BURIED_S)
+    assert again.older_than_tombstone(copies) == set()
+    assert not [*ledger.keys(suspect_key("acme", Collection.CUSTOMERS, ""))]
+
+
 def test_each_reading_decides_about_its_own() -> None:
     found, _ = suspects()
     found.note("swept", Path.SWEEP, 0, absent=True, now=1.0)
     found.note("polled", Path.POLL, 7, absent=False, now=1.0)
-    found.decide(Path.POLL, 10)
+    found.decide(Path.POLL, 10, 1.0)
     assert [*found.free(9)] == ["polled"]
-    found.decide(Path.SWEEP, 10)
+    found.decide(Path.SWEEP, 10, 1.0)
     assert sorted(found.free(9)) == ["polled", "swept"]
 
 
@@ -304,7 +404,7 @@ def test_a_tombstone_says_more_than_an_absence_and_both_are_kept_as_state() -> N
     for uid in "123":
         found.note(uid, Path.SWEEP, 0, absent=True, now=1.0)
     found.note("1", Path.SWEEP, 9, absent=False, now=2.0)
-    assert found.decide(Path.SWEEP, 10) == 3
+    assert found.decide(Path.SWEEP, 10, 1.0) == 3
     again = Suspects("acme", Collection.CUSTOMERS, ledger, DeleteLimit())
     assert again.held == 3
     assert again.held_uids(2) == ["1", "2"]

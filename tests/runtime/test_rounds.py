@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 
+import pytest
+
 from bridge.runtime.memberships.rounds import (
     ROUTINE_SHARE,
     SWEEP_SHARE,
@@ -43,6 +45,7 @@ class Play:
         self.left: dict[str, int] = {}
         self.began: dict[str, float] = {}
         self.theirs = theirs
+        self.allowed_per_s = 100.0
 
     def until(self, at: float) -> Play:
         while self.at < at:
@@ -51,7 +54,7 @@ class Play:
                 self.at += job
                 continue
             self.jobs.append((self.at, job))
-            self.rounds.spent(now(self.at), 1)
+            self.rounds.spent(now(self.at), 1, self.allowed_per_s)
             if job.work is Work.PROBE:
                 self.rounds.counted(job.tag, now(self.at), Count(10, self.theirs))
                 continue
@@ -107,6 +110,15 @@ def test_no_kind_of_work_starves_however_much_there_is_of_the_others() -> None:
     play.until(400)
     kinds = Counter(job.work for _, job in play.jobs)
     assert all(kinds[work] >= 0.2 * len(play.jobs) for work in Work)
+
+
+@pytest.mark.parametrize(("allowed_per_s", "expected_per_s"), [(100.0, 1.0), (2.0, 1.0), (0.4, 0.2)])
+def test_half_of_what_the_provider_takes_is_spent_and_never_more_than_half_of_the_budget(
+    allowed_per_s: float, expected_per_s: float
+) -> None:
+    play = Play(rounds(200, plan=RoundsPlan(1.0, 100.0, 2.0)), theirs=11)
+    play.allowed_per_s = allowed_per_s
+    assert len(play.until(1000).jobs) == pytest.approx(1000 * expected_per_s, rel=0.01)
 
 
 def test_a_count_that_is_not_what_it_should_be_has_the_tag_read() -> None:
@@ -182,7 +194,7 @@ def test_the_last_moment_of_a_wait_is_no_busy_loop() -> None:
     """An event loop wakes whoever waits for less than its clock can tell apart without letting any time pass."""
     waiting = rounds(2)
     for at in (0.0, 145.02286693919302):
-        waiting.spent(now(at), 3)
+        waiting.spent(now(at), 3, 100.0)
         left = waiting.next(now(at))
         assert isinstance(left, float)
         for early in (1e-9, 1e-4):

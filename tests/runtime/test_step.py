@@ -9,7 +9,7 @@ import pytest
 
 from bridge.clock import SystemClock
 from bridge.event.envelope import EventBuilder
-from bridge.model import Account, Body, Collection, Document, Path, Reject
+from bridge.model import Account, Body, Collection, Document, Gone, Path, Reject
 from bridge.publish.topics import TopicPlan
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.step import SourceStep, StepLimits
@@ -43,7 +43,7 @@ class Desk:
     def absorb(self, page: Page, collection: Collection = CUSTOMERS, gone: dict[str, int] | None = None) -> None:
         self.step.absorb(collection, page)
         if gone:
-            self.step.settle(collection, dict.fromkeys(gone), gone, page.path)
+            self.step.settle(collection, {uid: Gone(uid, at) for uid, at in gone.items()}, page.path)
 
     def commit(self) -> list[tuple[str, Any, dict[str, bytes]]]:
         """What was in the batch for other topics: (topic, JSON, headers)."""

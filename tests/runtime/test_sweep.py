@@ -9,7 +9,7 @@ import pytest
 from bridge.errors import CursorRejected, RetryLater
 from bridge.model import Collection
 from bridge.runtime.reading import ReadingPlan
-from bridge.runtime.sweep import Sweep, joined, parted
+from bridge.runtime.sweep import OWED_S, Sweep, joined, parted
 from bridge.sandbox.world import World
 from bridge.source.dintero import models
 from bridge.source.feed import Cursor, Familiar, Page, none_familiar
@@ -210,3 +210,11 @@ def test_a_feed_that_lost_its_position_claims_nothing_before_a_sweep_is_over(
         assert told[-1] > clock.wall() - 2 * POLL_S, "claims go on"
 
     run_virtual(main)
+
+
+def test_a_sweep_that_is_owed_and_was_in_vain_comes_again_soon() -> None:
+    """Found by the simulator: a process ended amid it, so it did not say who is absent; the next was hours away."""
+    for sweep, due_s in ((Sweep(1000.0), 21_600.0), (Sweep(1000.0, owed=True), OWED_S)):
+        assert not sweep.due(21_600.0, 1000.0 + due_s - 1)
+        assert sweep.due(21_600.0, 1000.0 + due_s)
+    assert Sweep(1000.0, owed=True).due(60.0, 1060.0)

@@ -9,7 +9,7 @@ from typing import Any, cast
 from unittest.mock import patch
 
 from bridge.detect.scan import DeleteLimit, Uids
-from bridge.model import Collection, Document, Path
+from bridge.model import Collection, Document, Gone, Path
 from bridge.publish.transaction import Receipt, Record
 from bridge.runtime.control import Control
 from bridge.runtime.removal import Removal
@@ -68,10 +68,10 @@ def absence_from_part_of_a_sweep_believed() -> Iterator[None]:
     def trusting(self: Removal, feed: Any, *args: Any) -> None:
         init(self, feed, *args)
 
-        async def fetch(known: Sequence[Document]) -> Mapping[str, Document | None]:
+        async def fetch(known: Sequence[Document]) -> Mapping[str, Document | Gone]:
             absent = {uid for uid, suspect in self._suspects._by_uid.items() if suspect.absent}
             found = await feed.fetch([document for document in known if document.uid not in absent])
-            return {**dict.fromkeys(document.uid for document in known), **found}
+            return {**{document.uid: Gone(document.uid, 0) for document in known}, **found}
 
         self._feed = cast(Any, SimpleNamespace(fetch=fetch, collection=feed.collection))
 
@@ -92,7 +92,7 @@ def rename_taken_for_delete_and_create() -> Iterator[None]:
     def confused(self: SourceStep, collection: Collection, shown: Document, record: Any, cause: Any, *args: Any) -> Any:
         known = record.document if record is not None else None
         if known is not None and known.get("customer_id") != shown.body.get("customer_id"):
-            self._delete(collection, shown.uid, record, cause, 0)
+            self._delete(collection, shown.uid, record, cause, Gone(shown.uid, 0))
             record = None
         return document(self, collection, shown, record, cause, *args)
 

@@ -281,8 +281,43 @@ def test_what_is_told_of_a_great_loss_before_anybody_approves_is_found(town: Tow
     assert list(held([loss], DeleteLimit(), [], town.events)) == [], "so few need no approval"
 
 
+def test_a_loss_is_great_or_not_beside_those_who_are_known_when_it_is_noticed(town: Town) -> None:
+    """A bridge that comes back after a while may find so many new customers that the loss is within its limit."""
+    uids = frozenset(f"lost-{number}" for number in range(5))
+    loss = Loss(SOURCE, town.now, uids, 6)
+    for uid in uids:
+        town.tell("customers", uid, "snapshot", None, {})
+    for number in range(40):
+        town.tell("customers", f"new-{number}", "created", None, {})
+    few = list(town.events)
+    for uid in uids:
+        town.tell("customers", uid, "deleted", {}, None)
+    assert list(held([loss], DeleteLimit(0.2, 2), [], town.events)) == []
+    assert len(list(held([loss], DeleteLimit(0.05, 2), [], town.events))) == 1
+    without_new = [one for one in few if not one.event.uid.startswith("new-")] + town.events[len(few) :]
+    assert len(list(held([loss], DeleteLimit(0.2, 2), [], without_new))) == 1
+    of_whom_few_were_known = loss._replace(uids=uids | {f"never-told-{number}" for number in range(10)})
+    assert list(held([of_whom_few_were_known], DeleteLimit(0.01, 3), [], town.events)) == []
+    assert len(list(held([of_whom_few_were_known], DeleteLimit(0.01, 3), [], town.events, silent=True))) == 1
+
+
 def test_what_is_read_in_a_pause_is_found(town: Town) -> None:
     paused = _signal(Kind.PAUSE, town.now - 5)
     assert len(list(pauses(SOURCE, [paused, _signal(Kind.RESUME, town.now + 5)], town.events))) == 2
     assert list(pauses(SOURCE, [paused, _signal(Kind.RESUME, town.now - 1)], town.events)) == []
     assert list(pauses("other", [paused, _signal(Kind.RESUME, town.now + 5)], town.events)) == []
+
+
+def test_members_of_a_tag_that_goes_lose_it_although_memberships_are_paused(tagged: Town) -> None:
+    paused = _signal(Kind.PAUSE, tagged.now - 5)._replace(
+        sent=Sent("pause", Kind.PAUSE, SOURCE, Collection.MEMBERSHIPS, tagged.now - 5)
+    )
+    resumed = _signal(Kind.RESUME, tagged.now + 50)._replace(
+        sent=Sent("resume", Kind.RESUME, SOURCE, Collection.MEMBERSHIPS, tagged.now + 50)
+    )
+    assert len(list(pauses(SOURCE, [paused, resumed], tagged.events))) == 1, "the edge of before"
+    tagged.change(tagged.world.delete_tag, tagged.tag)
+    tagged.tell_edge("untagged", tagged.shown(tagged.tag), tagged.shown())
+    assert len(list(pauses(SOURCE, [paused, resumed], tagged.events))) == 2, "nobody has said that the tag is gone"
+    tagged.tell("tags", tagged.tag, "deleted", tagged.events[0].event.after, None)
+    assert len(list(pauses(SOURCE, [paused, resumed], tagged.events))) == 1

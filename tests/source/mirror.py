@@ -26,7 +26,8 @@ class Mirror:
         confirmed: dict[str, Fate] = {}
         while left := [document for document in suspects if document.uid not in confirmed]:
             confirmed |= await self.feed.fetch(left)  # some may be lacking each time
-        for document in (*page.documents, *(found for found in confirmed.values() if isinstance(found, Document))):
+        there = [found for found in confirmed.values() if isinstance(found, Document)]
+        for document in (*page.documents, *there):
             known = self.documents.get(document.uid)
             if known is None or not document.version or document.version >= known.version:
                 self.documents[document.uid] = document

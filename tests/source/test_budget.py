@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.source import budget as module
-from bridge.source.budget import BURST_S, HEAD_START_S, RATE_SHARE_MIN, RECOVERY_S, Priority, RequestBudget
+from bridge.source.budget import (
+    BURST_S,
+    HEAD_START_S,
+    RATE_SHARE_MIN,
+    RECOVERY_S,
+    THROTTLE_FACTOR,
+    Priority,
+    RequestBudget,
+)
 from tests.support.clock import VirtualClock, run_virtual
 
 
@@ -161,6 +169,21 @@ def test_being_throttled_slows_down_to_a_floor_and_recovers_slowly() -> None:
         for _ in range(10):
             await budget.acquire(Priority.POLL)
         assert clock.monotonic() - begin == pytest.approx(1, rel=0.1)
+
+    run_virtual(main)
+
+
+def test_the_present_rate_is_what_a_provider_lets_through() -> None:
+    async def main(clock: VirtualClock) -> None:
+        budget = RequestBudget(20, clock)
+        assert budget.rate() == 20
+        budget.told(300, 60.0)
+        assert budget.rate() == 5
+        budget.throttled()
+        await clock.sleep(61)
+        assert 20 * THROTTLE_FACTOR < budget.rate() < 20
+        await clock.sleep(RECOVERY_S)
+        assert budget.rate() == 20
 
     run_virtual(main)
 

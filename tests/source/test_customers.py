@@ -6,13 +6,13 @@ The small cases play answers of their own; the large ones run against the simula
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from bridge.errors import AccessDenied, CursorRejected, Malformed, RequestRefused, RetryLater, SourceError
-from bridge.model import Collection, Document, Fate, Path, instant
+from bridge.model import Collection, Document, Fate, Gone, Path, instant
 from bridge.sandbox.api import CLIENT_ID, CLIENT_SECRET, SandboxApi
 from bridge.sandbox.switches import Switches
 from bridge.sandbox.world import Rates, World
@@ -296,6 +296,78 @@ def test_an_id_that_changes_hands_amid_a_sweep_does_not_pass_for_a_circle_for_ev
         assert {document.body["customer_id"] for document in mirror.documents.values()} == {
             row["customer_id"] for row in rows
         }
+
+    run_virtual(main)
+
+
+class Reused:
+    """Four customers in pages of two, and amid them two tombstones whose names some of them have by now."""
+
+    def __init__(self, clock: VirtualClock, names: tuple[str, str]) -> None:
+        self.living = [{**customer_row(n, WALL_START - 1000), "customer_id": name} for n, name in enumerate("abcd")]
+        self.dead = [tombstone_row(10 + n, WALL_START - 500) | {"customer_id": name} for n, name in enumerate(names)]
+        self.queries: list[Mapping[str, str]] = []
+        self._clock = clock
+        self.mirror = Mirror(customers_of(Provider(self), clock, cursor_kind="customer_id", page_limit=2), clock)
+
+    def __call__(self, request: Request) -> Response:
+        query = query_of(request)
+        self.queries.append(query)
+        if "since_datetime" in query:
+            return dated([], self._clock.wall())
+        rows = [*self.living[:2], *self.dead, *self.living[2:]] if "include_deleted" in query else self.living
+        after = query.get("starting_after")
+        named = [row for row in (*self.living, *self.dead) if row["customer_id"] == after]  # who lives comes first
+        first = rows.index(named[0]) + 1 if named else 0
+        return dated(rows[first : first + 2], self._clock.wall())
+
+
+@pytest.mark.parametrize("names", [("b", "a"), ("a", "b"), ("b", "b"), ("d", "a")])
+def test_tombstones_whose_names_others_have_by_now_lead_no_sweep_astray(names: tuple[str, str]) -> None:
+    """Found by the simulator: a page behind the name of a tombstone was a page behind somebody else.
+
+    So a sweep went in a circle, or passed over customers.
+    """
+
+    async def main(clock: VirtualClock) -> None:
+        reused = Reused(clock, names)
+        mirror = reused.mirror
+        await mirror.settle()
+        assert mirror.cursor is not None
+        mirror.cursor = mirror.feed.sweep(mirror.cursor)
+        del mirror.pages[:]
+        while not (await mirror.step()).complete:
+            assert len(mirror.pages) < 20
+        shown = {document.uid for page in mirror.pages for document in page.documents}
+        assert shown == {row["id"] for row in reused.living}
+        assert "include_deleted" not in reused.queries[-1]
+
+    run_virtual(main)
+
+
+def test_a_sweep_instead_of_polls_that_tombstones_lead_in_a_circle_is_given_up() -> None:
+    """It cannot do without them, because it has to say who is deleted; whoever reads all of it again does."""
+
+    async def main(clock: VirtualClock) -> None:
+        reused = Reused(clock, ("b", "a"))
+        await reused.mirror.settle()
+        reused.mirror.cursor = dump(Sweep(path=Path.SWEEP, resume=1))
+        with pytest.raises(CursorRejected, match="pages repeat"):
+            await reused.mirror.read()
+        assert len(reused.mirror.pages) < 20
+
+    run_virtual(main)
+
+
+def test_a_page_is_asked_for_behind_a_living_customer_where_there_is_one() -> None:
+    async def main(clock: VirtualClock) -> None:
+        reused = Reused(clock, ("x", "d"))
+        reused.living[2], reused.dead[0] = reused.dead[0], reused.living[2]  # c, then the tombstone of d
+        await reused.mirror.settle()
+        del reused.queries[:]
+        reused.mirror.cursor = dump(Sweep(path=Path.SWEEP, resume=1))
+        await reused.mirror.read()
+        assert [query.get("starting_after") for query in reused.queries[:3]] == [None, "b", "c"]
 
     run_virtual(main)
 
@@ -745,6 +817,9 @@ def confirm(play: Callable[[Request], Response], *known: Document) -> dict[str, 
     return run_virtual(main)
 
 
+NOT_THERE = {uid_of(1): Gone(uid_of(1), 0)}
+
+
 def by_path(reading: Response, search: Response | None = None) -> Callable[[Request], Response]:
     return lambda request: (search or answer([])) if request.path == USERS else reading
 
@@ -757,14 +832,15 @@ def test_a_customer_that_is_there_is_not_gone() -> None:
 
 
 def test_a_404_and_a_list_without_it_are_gone() -> None:
-    assert confirm(by_path(answer({}, 404)), shown(1)) == {uid_of(1): None}
-    assert confirm(by_path(answer({}, 404)), shown(1, email="a@b.c")) == {uid_of(1): None}
+    assert confirm(by_path(answer({}, 404)), shown(1)) == NOT_THERE
+    assert confirm(by_path(answer({}, 404)), shown(1, email="a@b.c")) == NOT_THERE
 
 
 def test_a_tombstone_is_gone_wherever_it_is_shown() -> None:
     stone = tombstone_row(1, WALL_START)
-    assert confirm(by_path(answer(stone)), shown(1)) == {uid_of(1): None}
-    assert confirm(by_path(answer({}, 404), answer([stone])), shown(1)) == {uid_of(1): None}
+    at = {uid_of(1): Gone(uid_of(1), int(WALL_START) * 1_000_000)}
+    assert confirm(by_path(answer(stone)), shown(1)) == at
+    assert confirm(by_path(answer({}, 404), answer([stone])), shown(1)) == at
 
 
 @pytest.mark.parametrize(
@@ -779,7 +855,7 @@ def test_a_renamed_customer_is_found_by_what_else_is_known(reading: Response) ->
 
 
 def test_an_id_that_another_customer_took_over_is_no_proof_that_ours_lives() -> None:
-    assert confirm(by_path(answer(customer_row(2, customer_id="c-1"))), shown(1, email="a@b.c")) == {uid_of(1): None}
+    assert confirm(by_path(answer(customer_row(2, customer_id="c-1"))), shown(1, email="a@b.c")) == NOT_THERE
 
 
 def test_a_row_that_our_model_refuses_exists() -> None:
@@ -798,7 +874,7 @@ def test_a_dot_name_is_never_sent_as_a_segment(name: str) -> None:
     known = shown(1, customer_id=name)
     assert confirm(play, known) == {uid_of(1): known}  # nothing conclusive can be asked
     known = shown(1, customer_id=name, email="a@b.c")
-    assert confirm(play, known) == {uid_of(1): None}
+    assert confirm(play, known) == NOT_THERE
     assert set(asked) == {USERS}
 
 
@@ -837,7 +913,7 @@ def test_what_was_answered_before_a_failure_counts_and_nothing_is_remembered() -
     async def main(clock: VirtualClock) -> None:
         provider = Provider(by_path(answer({}, 404)))
         feed = customers_of(provider, clock)
-        assert dict(await feed.fetch([shown(1)])) == {uid_of(1): None}
+        assert dict(await feed.fetch([shown(1)])) == NOT_THERE
         provider.play = by_path(answer({}, 503))
         with pytest.raises(RetryLater):
             await feed.fetch([shown(1)])  # not answered out of memory
@@ -849,6 +925,40 @@ def test_a_list_that_may_be_cut_proves_nothing() -> None:
     crowd = answer([customer_row(number) for number in range(10, 110)])
     known = shown(1, email="a@b.c")
     assert confirm(by_path(answer({}, 404), crowd), known) == {uid_of(1): known}
+
+
+@pytest.mark.parametrize(("others", "proved"), [(99, True), (100, True), (950, True), (5_000, False)])
+@pytest.mark.parametrize("ends", ["tombstone", "nobody"])
+def test_a_search_that_finds_many_is_read_on_to_a_bound(others: int, proved: bool, ends: str) -> None:
+    """Found by the simulator: who was known by a name that many have had, and by nothing else, was never gone."""
+    rows = [customer_row(number) for number in range(10, 10 + others)]
+    rows += [tombstone_row(1, WALL_START)] if ends == "tombstone" else []
+    pages = 0
+
+    def play(request: Request) -> Response:
+        nonlocal pages
+        if request.path != USERS:
+            return answer({}, 404)
+        pages += 1
+        after = query_of(request).get("starting_after")
+        first = 0 if after is None else [row["id"] for row in rows].index(after) + 1
+        return answer(rows[first : first + 100])
+
+    gone = Gone(uid_of(1), int(WALL_START) * 1_000_000 if ends == "tombstone" else 0)
+    assert confirm(play, shown(1)) == {uid_of(1): gone if proved else shown(1)}
+    assert pages <= 10
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_search_whose_cursor_is_refused_proves_nothing(status: int) -> None:
+    crowd = answer([customer_row(number) for number in range(10, 110)])
+
+    def play(request: Request) -> Response:
+        if request.path != USERS:
+            return answer({}, 404)
+        return answer({}, status) if "starting_after" in query_of(request) else crowd
+
+    assert confirm(play, shown(1)) == {uid_of(1): shown(1)}
 
 
 def test_a_read_that_a_gateway_refuses_leaves_the_customer_as_it_is() -> None:

@@ -496,6 +496,28 @@ async def test_a_date_that_is_ahead_of_the_change_times_skips_nothing(clock: Vir
     assert known(mirror) == provider.living()
 
 
+@reading
+async def test_who_leaves_amid_slices_that_are_walked_afterwards_is_shown_by_polls(clock: VirtualClock) -> None:
+    """Found by the simulator as a broken I7: polls began where the walk did, and the customer had left before."""
+    provider = Watched(clock, 400, page_latency_ms=100)
+    mirror = provider.mirror()
+    for _ in range(6):
+        await mirror.step()
+    assert mirror.cursor is not None
+    assert mirror.cursor["mode"] == MODE
+    told = next(iter(mirror.documents.values()))
+    provider.world.delete_customer(told.body["customer_id"])
+    await clock.sleep(3600)
+    provider.world.update_customer(next(iter(provider.world.customers.live_row_of)), {"status": "later"})
+    provider.rows = lambda query, rows: rows[::-1] if "since_datetime" in query else rows
+    while mirror.cursor["mode"] == MODE:
+        await mirror.step()
+    provider.rows = None
+    await mirror.settle()
+    assert modes(mirror) == FELL_BACK
+    assert told.uid not in mirror.documents
+
+
 SWITCHES: list[dict[str, Any]] = [
     {},
     {"list_order": "created_descending"},

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.errors import Malformed, RetryLater
-from bridge.model import Collection, Document, Path
+from bridge.model import Collection, Document, Gone, Path
 from bridge.source.feed import Feed
 from tests.source.providing import TAGS, Provider, answer, source_over
 from tests.source.rows import tag_row, uid_of
@@ -66,7 +66,7 @@ def test_an_empty_list_once_deletes_nothing() -> None:
         assert page.whole
         assert not page.documents
         found = await feed.fetch(known(1))
-        assert found[uid_of(1)] is not None
+        assert isinstance(found[uid_of(1)], Document)
 
     run_virtual(main)
 
@@ -85,7 +85,7 @@ def test_confirming_takes_one_request_whatever_the_number() -> None:
         document = found[uid_of(1)]
         assert isinstance(document, Document)
         assert document.body["name"] == "New"
-        assert (found[uid_of(2)], found[uid_of(4)]) == (None, None)
+        assert (found[uid_of(2)], found[uid_of(4)]) == (Gone(uid_of(2), 0), Gone(uid_of(4), 0))
         assert found[uid_of(3)] == suspects[2]
         assert len(provider.requests) == 1
         assert await feed.fetch([]) == {}

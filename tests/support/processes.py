@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.publish.partitioner import partition_of
+from tests.support.workers import own_part
 
 BRIDGE = [sys.executable, "-m", "bridge"]
 DEADLY = [sys.executable, "-m", "tests.support.deadly"]
@@ -33,10 +34,8 @@ SESSION_S = 2.0
 
 def _own_ports() -> Iterator[int]:
     """Those of one of the processes that run tests side by side: what one has found free the other must not take."""
-    worker, count = os.environ.get("PYTEST_XDIST_WORKER", "gw0"), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    width = 10_000 // count
-    first = 10_000 + width * int(worker.removeprefix("gw"))
-    return iter(range(first + os.getpid() % (width // 2), first + width))
+    own = own_part(10_000, 20_000)
+    return iter(own[os.getpid() % (len(own) // 2) :])
 
 
 _PORTS = _own_ports()
@@ -284,5 +283,10 @@ def ready(path: Path) -> bool:
 
 def serves(path: Path) -> bool:
     """Whether the bridge of this configuration owns a source and reads it."""
-    _, status = get(f"{listen_of(path)}/ready")
-    return any(source["owned_here"] and source["ready"] for source in (status or {}).get("sources", ()))
+    return served(listen_of(path)) > 0
+
+
+def served(origin: str) -> int:
+    """Sources that the bridge at this origin owns and that answer."""
+    _, status = get(f"{origin}/ready")
+    return sum(source["owned_here"] and source["ready"] for source in (status or {}).get("sources", ()))

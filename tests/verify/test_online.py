@@ -56,12 +56,12 @@ class Provider:
     async def break_off(self) -> None:
         return
 
-    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:
+    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | Gone]:
         self.fetched += len(known)
-        answer: dict[str, Document | None] = {
+        answer: dict[str, Document | Gone] = {
             document.uid: Document(document.uid, self.documents[document.uid], 0)
             if document.uid in self.documents
-            else None
+            else Gone(document.uid, 0)
             for document in known
         }
         self.on_fetch()

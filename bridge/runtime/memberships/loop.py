@@ -31,7 +31,7 @@ from bridge.runtime.parking import Parking
 from bridge.runtime.schedule import Backoff
 from bridge.runtime.step import SourceStep
 from bridge.source.feed import Cursor
-from bridge.source.memberships import MembershipReader
+from bridge.source.memberships import PacedReader
 from bridge.store.record import ROUNDS, cursor_key, decode_json, encode_json, rounds_key
 
 FIRST: Cursor = {"mode": "first"}
@@ -44,7 +44,7 @@ log = get_logger(__name__)
 class MembershipSource:
     """What outlives the shard's openings: who is asked, and how often."""
 
-    reader: MembershipReader
+    reader: PacedReader
     plan: RoundsPlan
 
 
@@ -252,7 +252,7 @@ class Memberships(SourceLoop):
             self._rounds.counted(tag, self._now(), Count(self._asker.members(tag), theirs))
 
     def _spent(self, requests: int) -> None:
-        self._rounds.spent(self._now(), requests)
+        self._rounds.spent(self._now(), requests, self._reader.rate())
 
     def _now(self) -> Now:
         return Now(self._clock.wall(), self._clock.monotonic())

@@ -23,7 +23,7 @@ from bridge.runtime.memberships.rounds import Now, Rounds
 from bridge.runtime.memberships.strip import CHUNK
 from bridge.runtime.parking import PARKED_RETRY_S
 from bridge.runtime.step import SourceStep
-from bridge.source.memberships import MemberPage, MembershipReader, Untold
+from bridge.source.memberships import MemberPage, PacedReader, Untold
 from bridge.store.record import encode_json, rounds_key
 
 SAMPLE = 5
@@ -44,7 +44,7 @@ class TagReadings:
     def __init__(
         self,
         source: str,
-        reader: MembershipReader,
+        reader: PacedReader,
         asker: Asker,
         rounds: Rounds,
         step: SourceStep,
@@ -238,7 +238,8 @@ class TagReadings:
         read = self._bulletin.read[Collection.CUSTOMERS]
         if not roll.unsure:
             return read
-        return max(self._bulletin.caught_up.get(Collection.CUSTOMERS, read - PROOF_S), read - PROOF_S)
+        late = read - PROOF_S
+        return max(self._bulletin.caught_up.get(Collection.CUSTOMERS, late), late)
 
     def _complete(self, roll: Roll) -> None:
         """Every edge of the tag is as it was at some moment since the reading began."""
@@ -266,7 +267,7 @@ class TagReadings:
                 roll.note(customer)
 
     def _spent(self, requests: int) -> None:
-        self._rounds.spent(self._now(), requests)
+        self._rounds.spent(self._now(), requests, self._reader.rate())
 
     def _now(self) -> Now:
         return Now(self._clock.wall(), self._clock.monotonic())

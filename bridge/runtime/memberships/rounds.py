@@ -86,11 +86,6 @@ class RoundsPlan:
     sweep_interval_s: float
     requests_per_s: float
 
-    @property
-    def routine_per_s(self) -> float:
-        """What memberships may spend without a hint."""
-        return self.requests_per_s * ROUTINE_SHARE
-
 
 @dataclass(slots=True)
 class _Round:
@@ -186,9 +181,14 @@ class Rounds:
                 return Job(work, tag)
         return self._idle_s(now)
 
-    def spent(self, now: Now, requests: int) -> None:
-        """So many requests were sent; idle time is not saved up."""
-        self._not_before = max(self._not_before, now.monotonic) + requests / self._plan.routine_per_s
+    def spent(self, now: Now, requests: int, allowed_per_s: float) -> None:
+        """So many requests were sent; idle time is not saved up.
+
+        allowed_per_s: what the provider takes at present, which may be far less than the budget. Paced by that, the
+        rest of it is left to polls and sweeps; otherwise each of their requests would wait behind ours.
+        """
+        routine_per_s = ROUTINE_SHARE * min(self._plan.requests_per_s, allowed_per_s)
+        self._not_before = max(self._not_before, now.monotonic) + requests / routine_per_s
 
     # What became of a job.
 

@@ -53,7 +53,7 @@ async def check(outside: Outside, histories: Mapping[str, History], done: Done) 
         findings += equal(source, read, history, state)
         findings += explained(read, history, told, silent=outside.plan.silent)
         findings += promises.pauses(source, obeyed, told)
-        findings += promises.held(losses, outside.plan.delete_limit, obeyed, told)
+        findings += promises.held(losses, outside.plan.delete_limit, obeyed, told, silent=outside.plan.silent)
         if not outside.plan.blind and not outside.plan.silent:
             late_s = outside.apis[source].switches.late_visibility_s
             findings += claims([claim for claim in said if claim.source == source], history, told, late_s)

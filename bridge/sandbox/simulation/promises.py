@@ -20,6 +20,9 @@ from bridge.sandbox.simulation.provider import Loss
 from bridge.sandbox.simulation.signals import Sent
 from bridge.sandbox.simulation.told import Told, decided
 
+STRIP_S = 1.0
+"""Before its own deletion a tag is taken from its members, one step after the other."""
+
 
 class Answered(NamedTuple):
     """A signal and when its outcome was committed, wall-clock seconds."""
@@ -68,33 +71,59 @@ def pauses(source: str, answered: Sequence[Answered], told: Sequence[Told]) -> I
                 since.setdefault(collection, at)
             elif (began := since.pop(collection, None)) is not None:
                 spans[collection].append((began, sent.at))
+    tags_gone = {
+        one.event.uid: _detected(one)
+        for one in told
+        if one.event.collection == Collection.TAGS and one.event.verb == "deleted"
+    }
     for one in told:
-        seen = instant(one.event.data["detected_at"]) / 1_000_000
-        read = Collection.MEMBERSHIPS if one.event.verb in ("tagged", "untagged") else one.event.collection
+        seen = _detected(one)
+        read = one.event.collection
+        if one.event.verb in ("tagged", "untagged"):
+            # Who reads that a tag is gone takes it from its members first.
+            gone = tags_gone.get(one.event.data["tag"]["uid"], float("inf"))
+            stripped = one.event.verb == "untagged" and 0.0 <= gone - seen < STRIP_S
+            read = Collection.TAGS if stripped else Collection.MEMBERSHIPS
         if any(began < seen < ended for began, ended in spans[read]):
             yield f"paused: event {one.event.sequence} of {one.event.state_key} was detected at {seen:.3f} all the same"
 
 
 def held(
-    losses: Sequence[Loss], limit: DeleteLimit, answered: Sequence[Answered], told: Sequence[Told]
+    losses: Sequence[Loss],
+    limit: DeleteLimit,
+    answered: Sequence[Answered],
+    told: Sequence[Told],
+    *,
+    silent: bool = False,
 ) -> Iterator[str]:
-    """Of many that left at once only so few are told before a person has said so as any one reading may miss."""
+    """Of many that left at once only so few are told before a person has said so as any one reading may miss.
+
+    told: of one source, in the order of its sequence. The limit is a share of those who are known when it is noticed.
+    silent: not everybody who is known was told.
+    """
+    ever = {one.event.uid for one in told if one.event.collection == Collection.CUSTOMERS}
     for loss in losses:
-        few = max(limit.documents, int(limit.share * loss.known))
-        if len(loss.uids) <= 2 * few:
-            continue  # two readings that overlap may each have seen a part that is small enough
         approved = [
             sent.at
             for sent, at in answered
             if sent.kind is Kind.APPROVE and sent.source == loss.source and at >= loss.at
         ]
         until = min(approved, default=float("inf"))
-        early = [
-            one for one in told if one.event.verb == "deleted" and one.event.uid in loss.uids and one.decided_at < until
-        ]
-        if len(early) > few:
+        early, known = 0, 0
+        few = max(limit.documents, int(limit.share * loss.known))
+        for one in told:
+            if one.event.collection != Collection.CUSTOMERS:
+                continue
+            known += (one.event.before is None) - (one.event.after is None)
+            if one.event.verb == "deleted" and one.event.uid in loss.uids and one.decided_at < until:
+                few = few if early else max(few, int(limit.share * (known + 1)))
+                early += 1
+        lost = loss.uids if silent else loss.uids & ever
+        if len(lost) <= 2 * few:
+            continue  # two readings that overlap may each have seen a part that is small enough
+        if early > few:
             yield (
-                f"held: {len(early)} of {len(loss.uids)} customers of {loss.source} that left at once at {loss.at:.3f} "
+                f"held: {early} of {len(lost)} customers of {loss.source} that left at once at {loss.at:.3f} "
                 f"were told as deleted before anybody approved"
             )
 
@@ -122,3 +151,8 @@ def progress(outside: Outside, events: Sequence[Told], claims: list[Claim]) -> I
         if said.sequence != count:
             yield f"progress: {said.key.decode()} says that there are {said.sequence} events, and there are {count}"
         claims.append(Claim(said.source, said.collection, moments(entry), until))
+
+
+def _detected(told: Told) -> float:
+    """Wall-clock seconds."""
+    return instant(told.event.data["detected_at"]) / 1_000_000

@@ -147,7 +147,9 @@ class DinteroSource:
             Collection.USERS: WholeFeed(client, self._users),
         }
         self.memberships = MembershipList(client, customers_path, settings.page_limit, settings.cursor_kind)
-        self.commander = DinteroCommander(client, customers_path, settings.page_limit, self.memberships)
+        self.commander = DinteroCommander(
+            client, customers_path, settings.page_limit, settings.cursor_kind, self.memberships
+        )
         self.feeds: Mapping[Collection, Feed] = MappingProxyType(
             {collection: feed for collection, feed in feeds.items() if collection in settings.collections}
         )

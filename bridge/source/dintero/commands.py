@@ -18,7 +18,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from bridge.errors import Malformed, RequestRefused, RetryLater, SourceError
-from bridge.model import Document
+from bridge.model import Document, Gone
 from bridge.source.api import ApiClient
 from bridge.source.budget import Priority
 from bridge.source.commanding import TAGGED, CommandWays, Refused, TagAnswer
@@ -45,11 +45,13 @@ class DinteroCommander:
 
     ways = CommandWays(CUSTOMERS_MAX, immediate=True, renames=True)
 
-    def __init__(self, client: ApiClient, path: str, page_limit: int, memberships: MembershipList) -> None:
-        """`path` of the customer list, encoded."""
+    def __init__(
+        self, client: ApiClient, path: str, page_limit: int, cursor_kind: str, memberships: MembershipList
+    ) -> None:
+        """See `Lookup`."""
         self._client = client
         self._path = path
-        self._lookup = Lookup(client, path, page_limit)
+        self._lookup = Lookup(client, path, page_limit, cursor_kind)
         self._memberships = memberships
 
     async def find(self, customer_id: str, *, urgent: bool) -> Document | None:
@@ -168,7 +170,7 @@ class DinteroCommander:
                 if models.row_uid(row) == known.uid and isinstance(row.get("customer_id"), str):
                     return _named(known, row["customer_id"])
         shown = (await self._lookup.fetch([known]))[known.uid]
-        if shown is None:
+        if isinstance(shown, Gone):
             return Untold.GONE
         return Untold.NOT_NOW if shown is known else shown
 

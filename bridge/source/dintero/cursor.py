@@ -53,6 +53,8 @@ class Sweep:
     pages, mark: for finding cycles; the mark is an `after` of the past.
     digest, count: ids and number of rows of the page before.
     empty: the page before was empty; an empty page is believed when it comes twice.
+    bare: without tombstones. One may have the `customer_id` that somebody else has by now; behind its name the provider
+        shows what is behind somebody else. Only a sweep beside polls can do without: those tell who is deleted.
     """
 
     path: Path
@@ -68,6 +70,7 @@ class Sweep:
     empty: bool = False
     width: int = 0
     restarts: int = 0
+    bare: bool = False
 
     def restarted(self) -> Sweep:
         """From the first page again; what the sweep has proved so far stays true."""
@@ -79,6 +82,7 @@ class Sweep:
             at=self.at,
             width=self.width,
             restarts=self.restarts + 1,
+            bare=self.bare,
         )
 
     def polling(self) -> Poll:
@@ -146,9 +150,9 @@ class Poll:
             resume = min(resume, max(date, since + TIE_STEP + overlap))
         return Sweep(path=Path.SWEEP, resume=resume, seen=self.seen, at=self.at, width=self.width)
 
-    def sweep(self) -> Sweep:
+    def sweep(self, *, bare: bool) -> Sweep:
         """A complete reading; polling goes on from where it stands now."""
-        return Sweep(path=Path.SWEEP, resume=self.position, seen=self.seen, at=self.at, width=self.width)
+        return Sweep(path=Path.SWEEP, resume=self.position, seen=self.seen, at=self.at, width=self.width, bare=bare)
 
 
 def dump(state: Sweep | Poll) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from bridge.errors import CursorRejected, RequestRefused
-from bridge.model import Collection, Document, Path, iso
+from bridge.model import Collection, Document, Gone, Path, iso
 from bridge.source.api import Answer, ApiClient
 from bridge.source.budget import Priority
 from bridge.source.dintero.cursor import RESTARTS_MAX, SECOND, STEP_BACK, Poll, Sweep, UnknownCursor, dump, load
@@ -54,7 +54,7 @@ class CustomersFeed:
         self._path = path
         self._settings = settings
         self._overlap = int(settings.overlap_s * SECOND)
-        self._lookup = Lookup(client, path, settings.page_limit)
+        self._lookup = Lookup(client, path, settings.page_limit, settings.cursor_kind)
 
     @property
     def collection(self) -> Collection:
@@ -72,14 +72,14 @@ class CustomersFeed:
             return await self._sweep_page(state, None if state.path is Path.SNAPSHOT else familiar)
         return await self._poll_page(state, familiar)
 
-    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:
+    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | Gone]:
         """See `Feed.fetch`."""
         return await self._lookup.fetch(known)
 
     def sweep(self, cursor: Cursor) -> Cursor:
         """See `Feed.sweep`."""
         state = load(cursor)
-        return dump(state if isinstance(state, Sweep) else state.sweep())
+        return dump(state if isinstance(state, Sweep) else state.sweep(bare=self._settings.cursor_kind != "id"))
 
     async def break_off(self) -> None:
         """See `Feed.break_off`. Nothing is asked for ahead."""
@@ -88,7 +88,7 @@ class CustomersFeed:
 
     async def _sweep_page(self, state: Sweep, familiar: Familiar | None) -> Page:
         query = [("type", "any"), ("limit", str(self._settings.page_limit))]
-        if state.path is Path.SWEEP:
+        if state.path is Path.SWEEP and not state.bare:
             query.append(("include_deleted", "true"))
         if state.after is not None:
             query.append(("starting_after", state.after))
@@ -135,6 +135,9 @@ class CustomersFeed:
             if not step.repeats_last(state) and not state.restarts:
                 # An id may have changed hands, where the cursor is one that can: this page would come again for ever.
                 return state.restarted()
+            if state.path is Path.SWEEP and not state.bare:
+                # Tombstones may lead in a circle for ever; everything is read again without, then who is absent.
+                raise CursorRejected(str(ignored(ENDPOINT)))
             raise ignored(ENDPOINT)
         # A page with another behind it was a full one.
         width = max(state.width, state.count)

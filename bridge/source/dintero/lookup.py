@@ -16,10 +16,11 @@ from typing import Any
 from urllib.parse import quote
 
 from bridge.errors import Malformed, RequestRefused, SourceError
-from bridge.model import Document, Gone
+from bridge.model import Document, Gone, Reject
 from bridge.source.api import ApiClient
 from bridge.source.budget import Priority
 from bridge.source.dintero import models
+from bridge.source.dintero.paging import CURSOR_REFUSED, last_id
 
 READ = "customers.read"
 LIST = "customers.list"
@@ -27,11 +28,13 @@ LIST = "customers.list"
 READS_MAX = 8
 """Requests of one call side by side; the budget decides about their rate."""
 
+SEARCH_PAGES_MAX = 10
+"""Of what is found by one search; a short name may be part of many others. Beyond that it proves nothing."""
+
 
 class _Fate(Enum):
-    """What an answer says about a customer that it does not show alive."""
+    """What an answer says about a customer of which it shows neither a row nor a tombstone."""
 
-    GONE = "the provider shows its tombstone"
     ABSENT = "the provider does not have it under this name"
     UNKNOWN = "the provider cannot be asked by this name"
 
@@ -39,14 +42,16 @@ class _Fate(Enum):
 class Lookup:
     """Answers `Feed.fetch` for customers."""
 
-    def __init__(self, client: ApiClient, path: str, page_limit: int) -> None:
+    def __init__(self, client: ApiClient, path: str, page_limit: int, cursor_kind: str) -> None:
+        """`path` of the customer list, encoded; cursor_kind: the field that `starting_after` takes."""
         self._client = client
         self._path = path
         self._page_limit = page_limit
+        self._cursor_kind = cursor_kind
 
-    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:
+    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | Gone]:
         """See `Feed.fetch`. Cancellation ends all requests. The first failure ends the looking, not what was found."""
-        found: dict[str, Document | None] = {}
+        found: dict[str, Document | Gone] = {}
         failures: list[SourceError] = []
 
         async def work(queue: Iterator[Document]) -> None:
@@ -66,15 +71,13 @@ class Lookup:
             raise failures[0]
         return found
 
-    async def _fate(self, document: Document) -> Document | None:
+    async def _fate(self, document: Document) -> Document | Gone:
         shown = await self._read(document)
-        if shown is _Fate.GONE:
-            return None
-        if isinstance(shown, Document):
+        if not isinstance(shown, _Fate):
             return shown
         return await self._search(document, absent=shown is _Fate.ABSENT)
 
-    async def _read(self, document: Document) -> Document | _Fate:
+    async def _read(self, document: Document) -> Document | Gone | _Fate:
         name = document.body.get("customer_id")
         if not isinstance(name, str) or not is_segment(name):
             return _Fate.UNKNOWN
@@ -90,27 +93,45 @@ class Lookup:
             raise Malformed(f"{READ} answered without an object")
         return _shown(answer.value, document, READ) or _Fate.ABSENT
 
-    async def _search(self, document: Document, *, absent: bool) -> Document | None:
-        """Ask the list for the customer; None when it is surely gone.
+    async def _search(self, document: Document, *, absent: bool) -> Document | Gone:
+        """Ask the list for the customer.
 
-        A full answer proves nothing, it may be cut. `absent`: reading it has already failed to find it, so one
-        complete answer without it is enough; otherwise that has to be one by its e-mail or phone number.
+        An answer that is cut proves nothing. `absent`: reading it has already failed to find it, so one complete
+        answer without it is enough; otherwise that has to be one by its e-mail or phone number.
         """
         gone = False
         for query in _searches(document):
-            everything = (("type", "any"), ("include_deleted", "true"), ("limit", str(self._page_limit)), query)
-            answer = await self._client.get(LIST, self._path, everything, priority=Priority.HINT)
+            shown = await self._found(document, query)
+            if not isinstance(shown, _Fate):
+                return shown
+            gone = gone or (shown is _Fate.ABSENT and (absent or query[0] != "search"))
+        return Gone(document.uid, 0) if gone else document
+
+    async def _found(self, document: Document, query: tuple[str, str]) -> Document | Gone | _Fate:
+        """What this search says of the customer; unknown when there is no end of it."""
+        after: str | None = None
+        for _ in range(SEARCH_PAGES_MAX):
+            everything = [("type", "any"), ("include_deleted", "true"), ("limit", str(self._page_limit)), query]
+            if after is not None:
+                everything.append(("starting_after", after))
+            try:
+                answer = await self._client.get(LIST, self._path, tuple(everything), priority=Priority.HINT)
+            except RequestRefused as error:
+                if after is None or error.status not in CURSOR_REFUSED:
+                    raise
+                break
             if not isinstance(answer.value, list):
                 raise Malformed(f"{LIST} answered without a list")
             for row in answer.value:
                 shown = _shown(row, document, LIST)
-                if isinstance(shown, Document):
+                if shown is not None:
                     return shown
-                if shown is _Fate.GONE:
-                    return None
-            complete = len(answer.value) < self._page_limit
-            gone = gone or (complete and (absent or query[0] != "search"))
-        return None if gone else document
+            if len(answer.value) < self._page_limit:
+                return _Fate.ABSENT
+            before, after = after, last_id(answer.value, self._page_limit, self._cursor_kind)
+            if after in (None, before):
+                break
+        return _Fate.UNKNOWN
 
 
 def is_segment(name: str) -> bool:
@@ -125,12 +146,10 @@ def _searches(document: Document) -> list[tuple[str, str]]:
     return [(name, value) for name, value in found if isinstance(value, str) and value]
 
 
-def _shown(row: Any, document: Document, endpoint: str) -> Document | _Fate | None:
+def _shown(row: Any, document: Document, endpoint: str) -> Document | Gone | None:
     """The customer as this row shows it, None when the row is another one. `Any`: the provider's JSON."""
     if not isinstance(row, dict) or row.get("id") != document.uid:
         return None
     result = models.customer(row, endpoint)
-    if isinstance(result, Document):
-        return result
     # A row that our model refuses exists all the same; it stays as it is known.
-    return _Fate.GONE if isinstance(result, Gone) else document
+    return document if isinstance(result, Reject) else result

@@ -16,7 +16,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from bridge.errors import CursorRejected, Malformed, RequestRefused
-from bridge.model import Document
+from bridge.model import Document, Gone
 from bridge.source.api import ApiClient
 from bridge.source.budget import Priority
 from bridge.source.dintero import models
@@ -57,7 +57,7 @@ class _Walk:
 
 
 class MembershipList:
-    """Implements `MembershipReader`."""
+    """Implements `PacedReader`."""
 
     def __init__(self, client: ApiClient, path: str, page_limit: int, cursor_kind: str) -> None:
         """`path` of the customer list, encoded. cursor_kind: the field whose value `starting_after` takes."""
@@ -65,7 +65,11 @@ class MembershipList:
         self._path = path
         self._limit = page_limit
         self._cursor_kind = cursor_kind
-        self._lookup = Lookup(client, path, page_limit)
+        self._lookup = Lookup(client, path, page_limit, cursor_kind)
+
+    def rate(self) -> float:
+        """See `PacedReader.rate`."""
+        return self._client.rate()
 
     async def members(self, tag: str, place: Place | None) -> MemberPage:
         """See `MembershipReader.members`."""
@@ -130,11 +134,12 @@ class MembershipList:
                 if shown is known:
                     return found
             if shown is None:
-                shown = (await self._lookup.fetch([known]))[known.uid]
-                if shown is None:
+                found_out = (await self._lookup.fetch([known]))[known.uid]
+                if isinstance(found_out, Gone):
                     return Untold.GONE
-                if shown is known:
+                if found_out is known:
                     return Untold.NOT_NOW
+                shown = found_out
             known = shown  # renamed, or renamed since we knew it: once more, under its present name
         return Untold.NOT_NOW
 

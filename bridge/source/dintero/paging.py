@@ -11,6 +11,7 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple, Protocol
 
 from bridge.errors import Malformed
+from bridge.source.dintero.models import is_tombstone
 from bridge.source.dintero.rows import linked_ids
 
 CURSOR_REFUSED: Final = frozenset({400, 404, 410, 422})
@@ -55,7 +56,7 @@ def onward(walked: Walked, rows: list[Any], limit: int, kind: str, endpoint: str
 
     Raises `Malformed` when no row has one. `Any`: the provider's JSON.
     """
-    after = _last_id(rows, limit, kind)
+    after = last_id(rows, limit, kind)
     if after is None:
         raise Malformed(f"{endpoint}: no row of the page has a {kind}, so there is no next page to ask for")
     ids = "\n".join(str(row.get("id")) if isinstance(row, dict) else "" for row in rows)
@@ -69,12 +70,16 @@ def ignored(endpoint: str) -> Malformed:
     return Malformed(f"{endpoint}: the provider ignores the cursor, pages repeat; check cursor_kind")
 
 
-def _last_id(rows: list[Any], limit: int, kind: str) -> str | None:
-    """Of the last row that is on the page in its own right."""
+def last_id(rows: list[Any], limit: int, kind: str) -> str | None:
+    """Of the last row that is on the page in its own right; by a name that may have changed hands, of one that lives.
+
+    Behind the name of a tombstone the provider shows what is behind whoever has it now.
+    """
     linked = linked_ids(rows)
     head = [row for row in rows[:limit] if isinstance(row, dict)]
     own = [row for row in head if not (isinstance(row.get("customer_id"), str) and row["customer_id"] in linked)]
-    for row in (*reversed(own), *reversed(head)):
+    living = [] if kind == "id" else [row for row in own if not is_tombstone(row)]
+    for row in (*reversed(living), *reversed(own), *reversed(head)):
         value = row.get(kind)
         if isinstance(value, str) and value:
             return value

@@ -74,6 +74,11 @@ class Slice:
     rows: int = 0
     empty: bool = False
 
+    @property
+    def until(self) -> int:
+        """Its end; of the open one later than every instant."""
+        return _NEVER if self.end is None else self.end
+
     def after(self, shown: Shown) -> Slice | None:
         """What is left of it after a page; None when nothing is. Raises `Unsliceable`."""
         if not shown.rows and not self.empty:
@@ -149,7 +154,7 @@ class Slices:
                 spare = 0
             elif shown is not None:
                 # It was guessed too large, so its neighbour was guessed too small.
-                spare += max(0, piece.left - shown.distinct(piece.counted, NEVER if piece.end is None else piece.end))
+                spare += max(0, piece.left - shown.distinct(piece.counted, piece.until))
         if spare and left:
             left[-1] = replace(left[-1], left=left[-1].left + spare)
         return replace(state, slices=tuple(left), read=read, width=width)._filled(lanes, _limit(pages))
@@ -163,8 +168,12 @@ class Slices:
         return Poll(position=self.position or 0, seen=self.seen, at=self.at, width=self.width)
 
     def walking(self) -> Sweep:
-        """What follows when it cannot be known: everything again, by the other way."""
-        return Sweep(path=Path.SNAPSHOT, seen=self.seen, at=self.at, width=self.width)
+        """What follows when it cannot be known: everything again, by the other way.
+
+        Polls begin where this reading began all the same: who was told by it and has left since is shown by them alone.
+        """
+        began = self.position if self.began is None else self.began
+        return Sweep(path=Path.SNAPSHOT, began=began, seen=self.seen, at=self.at, width=self.width)
 
     def _noted(self, pages: Sequence[Shown | None]) -> Slices:
         state = self
@@ -212,8 +221,7 @@ def load(cursor: dict[str, Any]) -> Slices:
         raise UnknownCursor("not a cursor of the customer list in slices") from error
 
 
-NEVER: Final = 1 << 62
-"""Later than every instant."""
+_NEVER = 1 << 62
 
 
 def _limit(pages: Sequence[Shown | None]) -> int:

@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from bridge.errors import CursorRejected, RequestRefused, SourceError
-from bridge.model import Collection, Document, Path, iso
+from bridge.model import Collection, Document, Gone, Path, iso
 from bridge.source.api import ApiClient
 from bridge.source.budget import Priority
 from bridge.source.dintero import cursor as walks
@@ -30,7 +30,7 @@ from bridge.source.dintero.cursor import SECOND, STEP_BACK, Poll, Sweep, Unknown
 from bridge.source.dintero.customers import CustomersFeed, ListSettings
 from bridge.source.dintero.lanes import Lanes
 from bridge.source.dintero.rows import ENDPOINT, list_of, mapped_rows
-from bridge.source.dintero.slices import MODE, NEVER, Shown, Slice, Slices, Unsliceable
+from bridge.source.dintero.slices import MODE, Shown, Slice, Slices, Unsliceable
 from bridge.source.dintero.survey import ROUNDS_MAX, Mark, cut, in_order, questions, wanted
 from bridge.source.feed import Cursor, Familiar, Page, none_familiar
 
@@ -83,7 +83,7 @@ class SnapshotFeed:
             return _page(begun)
         return await self._customers.page(cursor, familiar)
 
-    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:
+    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | Gone]:
         """See `Feed.fetch`."""
         return await self._customers.fetch(known)
 
@@ -203,8 +203,7 @@ def _marks(asked: Sequence[int], answers: Sequence[Shown | SourceError], now: in
 
 def _own(piece: Slice, shown: Shown) -> Shown:
     """What the page tells of its own slice. Without a believable change time a row is of none, and told by each."""
-    end = NEVER if piece.end is None else piece.end
-    documents = [one for one in shown.mapped.documents if not one.version or piece.counted <= one.version < end]
+    documents = [one for one in shown.mapped.documents if not one.version or piece.counted <= one.version < piece.until]
     return shown._replace(mapped=replace(shown.mapped, documents=documents))
 
 

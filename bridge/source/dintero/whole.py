@@ -121,14 +121,14 @@ class WholeFeed:
     async def break_off(self) -> None:
         """See `Feed.break_off`. Nothing is asked for ahead."""
 
-    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | None]:
+    async def fetch(self, known: Sequence[Document]) -> Mapping[str, Document | Gone]:
         """See `Feed.fetch`. One more request, whatever the number."""
         if not known:
             return {}
         rows = self._mapped(await self._read(Priority.HINT))
         if not rows.whole:
             raise Malformed(f"{self._list.endpoint}: a row has no usable id, so nothing can be called deleted")
-        shown: dict[str, Document | None] = {document.uid: None for document in known}
+        shown: dict[str, Document | Gone] = {document.uid: Gone(document.uid, 0) for document in known}
         last = {document.uid: document for document in known}
         # A row that our model refuses exists all the same; it stays as it is known.
         shown |= {reject.uid: last[reject.uid] for reject in rows.rejects if reject.uid in last}

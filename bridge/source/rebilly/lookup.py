@@ -17,7 +17,7 @@ from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
 from bridge.errors import Malformed, RequestRefused, SourceError
-from bridge.model import Document, Fate, Merged
+from bridge.model import Document, Fate, Gone, Merged
 from bridge.source.api import ApiClient
 from bridge.source.budget import Priority
 from bridge.source.rebilly import models
@@ -123,20 +123,21 @@ class Lookup:
                 row = there.get(uid)
                 found[uid] = await self._survivor(absent[uid]) if row is None else _shown(row, absent[uid], LIST)
 
-    async def _survivor(self, document: Document) -> Merged | None:
-        """Among those with the same e-mail, the one whose timeline says so."""
+    async def _survivor(self, document: Document) -> Gone | Merged:
+        """Among those with the same e-mail, the one whose timeline says so; if there is one."""
         email = document.body.get("email")
+        gone = Gone(document.uid, 0)
         if not isinstance(email, str) or not _EMAIL.fullmatch(email) or not is_filterable(email):
-            return None
+            return gone
         query = (("filter", f"email:{email}"), ("fields", "id"))
         listing = await ask(self._client, self._place, query, Priority.HINT)
         if listing.total > SURVIVORS_MAX:
-            return None
+            return gone
         for row in listing.rows:
             uid = models.uid_of(row)
             if uid is not None and uid != document.uid and await self._took_in(uid, document.uid):
                 return Merged(uid)
-        return None
+        return gone
 
     async def _took_in(self, survivor: str, uid: str) -> bool:
         path = f"{self._path}/{quote(survivor, safe='')}/timeline"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bridge.errors import Malformed
-from bridge.model import Collection, Document, Fate, Path, Reject
+from bridge.model import Collection, Document, Fate, Gone, Path, Reject
 from bridge.source.api import ApiClient
 from bridge.source.budget import Priority
 from bridge.source.feed import Cursor, Familiar, Page, none_familiar
@@ -90,7 +90,7 @@ class TagsFeed:
         if not rows.whole:
             raise Malformed(f"{ENDPOINT}: a row has no usable id, so nothing can be called deleted")
         last = {document.uid: document for document in known}
-        shown: dict[str, Fate] = dict.fromkeys(last)
+        shown: dict[str, Fate] = {uid: Gone(uid, 0) for uid in last}
         # A row that our model refuses exists all the same; it stays as it is known.
         shown |= {reject.uid: last[reject.uid] for reject in rows.rejects if reject.uid in last}
         shown |= {document.uid: document for document in rows.documents if document.uid in last}
