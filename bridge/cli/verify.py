@@ -20,6 +20,7 @@ from bridge.clock import Clock, SystemClock
 from bridge.config import Config, SourceSection, load
 from bridge.errors import ConfigurationError
 from bridge.model import Collection
+from bridge.source.memberships import MembershipReader
 from bridge.verify.memberships import compare_memberships
 from bridge.verify.online import KafkaStateView, compare
 from bridge.verify.reading import WAIT_S
@@ -94,7 +95,7 @@ async def _compare(
         for collection in section.collections:
             if collection is Collection.MEMBERSHIPS:
                 look = partial(_view, config, section.id, clock)
-                reader = source.memberships
+                reader: MembershipReader | None = source.memberships
                 if reader is None and source.glances is not None:
                     reader = ToldReader(source.feeds[Collection.CUSTOMERS], source.glances)
                 assert reader is not None, "memberships that are to be read are told by somebody"

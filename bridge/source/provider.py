@@ -8,7 +8,7 @@ from typing import Protocol
 from bridge.model import Account, Collection
 from bridge.source.commanding import Commander
 from bridge.source.feed import Feed
-from bridge.source.memberships import Glances, MembershipReader
+from bridge.source.memberships import Glances, PacedReader
 
 
 class Source(Protocol):
@@ -28,7 +28,7 @@ class Source(Protocol):
         ...
 
     @property
-    def memberships(self) -> MembershipReader | None:
+    def memberships(self) -> PacedReader | None:
         """For a provider whose customers do not say which tags they have."""
         ...
 

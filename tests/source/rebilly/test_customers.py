@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bridge.errors import AccessDenied, AnswerTooLarge, Malformed, RequestRefused, RetryLater, SourceError
-from bridge.model import Document, Fate, Merged, Path
+from bridge.model import Document, Fate, Gone, Merged, Path
 from bridge.source.feed import Feed, Page
 from bridge.source.memberships import Untold
 from bridge.source.rebilly.boxes import SECOND
@@ -273,7 +273,7 @@ def test_a_survivor_that_nobody_names_is_not_guessed() -> None:
     async def case(organization: Organization, mirror: Mirror) -> None:
         organization.customers["cus_2"]["email"] = "1@example.com"
         organization.merge("cus_1", "cus_2")
-        assert await fate(organization, mirror.feed, "cus_1") == {"cus_1": None}
+        assert await fate(organization, mirror.feed, "cus_1") == {"cus_1": Gone("cus_1", 0)}
 
     play(case, tells_merges=False)
 
@@ -284,7 +284,7 @@ def test_a_survivor_that_is_merged_again_is_the_survivor_all_the_same(merged: st
         organization.merge("cus_1", "cus_2")
         organization.merge("cus_2", "cus_3")
         found = (await fate(organization, mirror.feed, "cus_1"))["cus_1"]
-        assert found in ({Merged("cus_3")} if merged == "301" else {None})
+        assert found in ({Merged("cus_3")} if merged == "301" else {Gone("cus_1", 0)})
 
     play(case, merged=merged)
 
@@ -294,7 +294,7 @@ def test_a_404_that_the_list_contradicts_is_no_deletion() -> None:
         organization.answers.append(lambda r: answer({}, 404) if r.path.startswith(CUSTOMERS + "/") else None)
         found = await fate(organization, mirror.feed, "cus_1", "cus_99")
         assert isinstance(found["cus_1"], Document)
-        assert found["cus_99"] is None
+        assert found["cus_99"] == Gone("cus_99", 0)
         [query] = [query for query in organization.queries() if query["filter"].startswith("id:")]
         assert query == {"filter": "id:cus_1,cus_99", "limit": "100"}
 
@@ -339,7 +339,9 @@ def test_a_list_that_cannot_be_right_calls_nobody_gone(listed: Response) -> None
 
 def test_an_id_that_a_filter_would_take_for_something_else_is_not_put_into_one() -> None:
     async def case(organization: Organization, mirror: Mirror) -> None:
-        assert await fate(organization, mirror.feed, "cus_1..cus_9", "@vips") == {"cus_1..cus_9": None, "@vips": None}
+        assert await fate(organization, mirror.feed, "cus_1..cus_9", "@vips") == {
+            uid: Gone(uid, 0) for uid in ("cus_1..cus_9", "@vips")
+        }
         assert not [query for query in organization.queries() if query["filter"].startswith("id:")]
 
     play(case)

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from bridge.errors import AccessDenied, Malformed, RetryLater
-from bridge.model import Account, Collection, Document
+from bridge.model import Account, Collection, Document, Gone
 from bridge.source.rebilly import RebillySettings
 from bridge.source.transport import Request, Response
 from tests.source.providing import answer
@@ -160,7 +160,7 @@ def test_a_tag_is_gone_when_the_list_says_so_once_more() -> None:
         known = [Document(uid, {"uid": uid}, 1) for uid in ("tag_1", "tag_2")]
         found = await feed.fetch(known)
         assert isinstance(found["tag_1"], Document)
-        assert found["tag_2"] is None
+        assert found["tag_2"] == Gone("tag_2", 0)
         assert await feed.fetch([]) == {}
         organization.answers.append(lambda request: answer([{"name": "x"}], pagination_total="1"))
         assert not (await feed.page({})).whole
