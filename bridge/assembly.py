@@ -324,6 +324,7 @@ def _reader(config: Config, section: SourceSection, source: Source, clock: Clock
         memberships=memberships,
         glances=glances,
         commander=source.commander,
+        mirrors=[mirror.rule() for mirror in config.mirrors if mirror.from_[0] == section.id],
     )
 
 
@@ -335,4 +336,5 @@ def _vocabulary(config: Config) -> Vocabulary:
         reasons=frozenset(map(str, DEADLETTER_REASONS)),
         kinds=frozenset(map(str, Kind)),
         outcomes=frozenset(map(str, Result)),
+        mirrors=frozenset(mirror.name for mirror in config.mirrors),
     )

@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from bridge.commands.command import CUSTOMER_ID_CHARS_MAX, FIELD_PATTERN
 from bridge.commands.receiver import TOKEN_CHARS_MIN
 from bridge.detect.scan import DeleteLimit
 from bridge.errors import ConfigurationError
@@ -33,6 +34,7 @@ from bridge.event.envelope import ContentMode
 from bridge.model import SOURCE_ID, Collection
 from bridge.observability.probes import parse_listen
 from bridge.publish.settings import KafkaSettings
+from bridge.runtime.mirrors import MirrorRule
 from bridge.runtime.reading import SWEEP_INTERVAL_S
 from bridge.source.dintero import API as DINTERO_API
 from bridge.source.dintero import SNAPSHOT_PARALLELISM_MAX, DinteroSettings
@@ -266,6 +268,44 @@ _FOREIGN: Mapping[str, frozenset[str]] = {
 """Keys that only the other provider has."""
 
 
+def _end(value: object) -> tuple[str, str]:
+    source, colon, tag = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if not (colon and SOURCE_ID.fullmatch(source) and 0 < len(tag) <= CUSTOMER_ID_CHARS_MAX):
+        raise ValueError('name a source and a tag of it, such as "acme:VIP"')
+    return source, tag
+
+
+FieldName = Annotated[str, Field(pattern=FIELD_PATTERN)]
+End = Annotated[tuple[str, str], BeforeValidator(_end)]
+
+
+class JoinSection(_Section):
+    """`join` where the field has another name on the other side."""
+
+    from_: FieldName = Field(alias="from")
+    to: FieldName
+
+
+def _join(value: object) -> object:
+    return {"from": value, "to": value} if isinstance(value, str) else value
+
+
+class MirrorSection(_Section):
+    """`[[mirrors]]`: who gets or loses a tag in one source, gets or loses one in another.
+
+    from_, to: source and tag, its name or its uid. join: the fields whose values say who is who on both sides.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,29}$")
+    from_: End = Field(alias="from")
+    to: End
+    join: Annotated[JoinSection, BeforeValidator(_join)]
+
+    def rule(self) -> MirrorRule:
+        """As the runtime takes it."""
+        return MirrorRule(self.name, *self.from_, *self.to, self.join.from_, self.join.to)
+
+
 class Config(_Section):
     """The whole file."""
 
@@ -273,6 +313,7 @@ class Config(_Section):
     bridge: BridgeSection = BridgeSection()
     http: HttpSection = HttpSection()
     sources: list[SourceSection] = Field([], max_length=10_000)
+    mirrors: list[MirrorSection] = Field([], max_length=1_000)
 
     @property
     def command_tokens(self) -> dict[str, SecretStr]:
@@ -295,6 +336,27 @@ class Config(_Section):
             if source.id in seen:
                 raise ValueError(f"sources: two of them have the id {source.id!r}")
             seen.add(source.id)
+        return self
+
+    @model_validator(mode="after")
+    def _mirrored(self) -> Config:
+        sources = {source.id: source for source in self.sources}
+        seen: set[str] = set()
+        for number, mirror in enumerate(self.mirrors, 1):
+            place = f"mirrors[{number}]"
+            if mirror.name in seen:
+                raise ValueError(f"{place}: two of them have the name {mirror.name!r}")
+            seen.add(mirror.name)
+            for key, (source, _), needed in (
+                ("from", mirror.from_, {Collection.MEMBERSHIPS}),
+                ("to", mirror.to, {Collection.CUSTOMERS, Collection.TAGS}),
+            ):
+                if source not in sources:
+                    raise ValueError(f"{place}.{key}: no source has the id {source!r}")
+                if lacking := sorted(needed - set(sources[source].collections)):
+                    raise ValueError(f"{place}.{key}: {source} has to read {' and '.join(lacking)} for it")
+            if mirror.from_ == mirror.to:
+                raise ValueError(f"{place}: from and to are the same tag")
         return self
 
 
@@ -378,11 +440,12 @@ def _fields_at(place: tuple[str | int, ...]) -> Iterator[str]:
         "bridge": BridgeSection,
         "http": HttpSection,
         "sources": SourceSection,
+        "mirrors": MirrorSection,
     }
     model = sections.get(str(place[0]), Config) if place else Config
     if place and place[-1] == "delete_limit":
         model = DeleteLimitSection
-    yield from model.model_fields
+    yield from (field.alias or name for name, field in model.model_fields.items())
 
 
 def _dotted(place: tuple[str | int, ...]) -> str:

@@ -30,6 +30,7 @@ def _register() -> None:
     from bridge.cli import (  # noqa: PLC0415
         deadletters,
         demo,
+        mirrors,
         plan,
         sandbox,
         schema,
@@ -54,6 +55,7 @@ def _register() -> None:
         *signals.COMMANDS,
         send.group,
         deadletters.deadletters,
+        mirrors.mirrors,
         sandbox.kafka,
         sandbox.sandbox,
         schema.schema,

@@ -58,6 +58,8 @@ def _tagging(kind: TaggingKind, does: str) -> click.Command:
     @click.argument("tag")
     @_UIDS
     @_FILE
+    @click.option("--by", metavar="FIELD", help="Not uids, but what this field says: customer_id, email, attributes.x.")
+    @click.option("--name", "named", is_flag=True, help="TAG is the name of the tag.")
     @click.option("--confirm-within", metavar="TIME", help="How long the provider may take to show it; 60s.")
     @_NOT_AFTER
     @sending_options
@@ -71,10 +73,14 @@ def _tagging(kind: TaggingKind, does: str) -> click.Command:
         tag: str,
         uids: tuple[str, ...],
         ids: TextIO | None,
+        by: str | None,
+        named: bool,
         confirm_within: str | None,
         **options: Any,
     ) -> None:  # `Any`: as in click
-        fields: dict[str, Any] = {"tag": tag, "customers": _uids(uids, ids)}
+        who = _uids(uids, ids)
+        fields: dict[str, Any] = {"tag_name" if named else "tag": tag}
+        fields |= {"customers": who} if by is None else {"where": {"field": by, "values": who}}
         if confirm_within is not None:
             fields["confirm_within"] = seconds(confirm_within, "--confirm-within")
         _run(debug, path, kind, source, fields, **options)

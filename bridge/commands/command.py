@@ -40,6 +40,9 @@ CONFIRM_S_MAX = 3600.0
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$"
 """Of a command's id: nothing that could be an address or break out of a key."""
 
+FIELD_PATTERN = r"^[A-Za-z0-9_-]{1,60}(\.[A-Za-z0-9_-]{1,60}){0,3}$"
+"""Of a field of a document: its names from the outside in, parted by dots."""
+
 DIGEST_BYTES = 16
 """Of a command's content; enough to tell two commands with one id apart."""
 
@@ -157,14 +160,45 @@ class Rename(ProviderCommand):
         return self
 
 
+Value = Annotated[str, Field(max_length=CUSTOMER_ID_CHARS_MAX)]
+
+
+class Where(BaseModel):
+    """Customers, named by what a field of their documents says: all that have one of the values when it is executed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Where")
+
+    field: str = Field(
+        pattern=FIELD_PATTERN, description="of their documents, such as customer_id, email or attributes.card"
+    )
+    values: Annotated[tuple[Value, ...], Field(min_length=1, max_length=UIDS_MAX)] = Field(
+        description="what it says; texts with an @ are compared without regard to capitals, and nobody has an empty one"
+    )
+    names: Annotated[tuple[Uid, ...], Field(max_length=UIDS_MAX)] | None = Field(
+        default=None,
+        description="how the outcome lists a value that nobody has, in the order of the values; the values themselves "
+        "may be personal data and are never told",
+    )
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.names is not None and len(self.names) != len(self.values):
+            raise ValueError("there are not as many names as values")
+        return self
+
+
 class Tagging(ProviderCommand):
     """Gives a tag to customers, or takes it from them; their other tags stay."""
 
     model_config = ConfigDict(title="Tagging")
 
     kind: TaggingKind = Field(description="what is asked")
-    tag: Uid = Field(description="uid of the tag")
-    customers: Uids = Field(description="uids of the customers; one that comes twice counts once")
+    tag: Uid | None = Field(default=None, description="uid of the tag")
+    tag_name: Value | None = Field(
+        default=None, min_length=1, description="or its name when this is executed, or its uid; exactly one tag has it"
+    )
+    customers: Uids | None = Field(default=None, description="uids of the customers; one that comes twice counts once")
+    where: Where | None = Field(default=None, description="or what names them")
     confirm_within: float = Field(
         default=CONFIRM_S,
         gt=0,
@@ -172,6 +206,14 @@ class Tagging(ProviderCommand):
         strict=True,
         description="seconds from the provider's word to when it must show",
     )
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        if (self.tag is None) is (self.tag_name is None):
+            raise ValueError("name the tag by one of tag and tag_name")
+        if (self.customers is None) is (self.where is None):
+            raise ValueError("name the customers by one of customers and where")
+        return self
 
 
 class Refresh(ProviderCommand):

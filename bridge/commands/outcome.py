@@ -34,6 +34,7 @@ class Why(StrEnum):
     """Why a command has not had its effect on a document."""
 
     UNKNOWN = "unknown"
+    UNMATCHED = "unmatched"
     GONE = "gone"
     REFUSED = "refused"
     FAILED = "failed"
@@ -46,7 +47,8 @@ class Others(BaseModel):
     model_config = ConfigDict(frozen=True, title="Others")
 
     why: Why = Field(
-        description="unknown: the bridge knows no such document; gone: the provider does not have it any more; "
+        description="unknown: the bridge knows no such document; unmatched: no customer has this value, which is "
+        "listed by the name that the command gave it; gone: the provider does not have it any more; "
         "refused: the provider refuses this one for good; failed: it did not answer in time; unconfirmed: it has "
         "accepted it, and that was not seen in time"
     )

@@ -25,6 +25,7 @@ class Vocabulary:
 
     endpoints: templates, `GET /accounts/{account}/customers`; never a filled-in path.
     event_types: CloudEvents types. reasons: why a dead letter was written. kinds, outcomes: of commands.
+    mirrors: by name.
     """
 
     sources: frozenset[str]
@@ -33,9 +34,11 @@ class Vocabulary:
     reasons: frozenset[str]
     kinds: frozenset[str] = frozenset()
     outcomes: frozenset[str] = frozenset()
+    mirrors: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        for value in (*self.sources, *self.endpoints, *self.event_types, *self.reasons, *self.kinds, *self.outcomes):
+        declared = (self.sources, self.endpoints, self.event_types, self.reasons, self.kinds, self.outcomes)
+        for value in frozenset().union(*declared, self.mirrors):
             if not _LABEL_VALUE.fullmatch(value) or "://" in value:
                 raise ValueError(f"not usable as a label value: {value[:100]!r}")
 

@@ -74,6 +74,7 @@ class Metrics:
             "reason": vocabulary.reasons,
             "kind": vocabulary.kinds,
             "outcome": vocabulary.outcomes,
+            "mirror": vocabulary.mirrors,
         }
         self._registry.register(_Staleness(self))
         self._make_counters()
@@ -177,6 +178,14 @@ class Metrics:
         """One command was answered."""
         self._commands.at(source, kind, outcome).inc()
 
+    def mirrored(self, mirror: str, count: int) -> None:
+        """So many edges were handed on to the source on the other side."""
+        self._mirrored.at(mirror).inc(count)
+
+    def unmatched(self, mirror: str, count: int) -> None:
+        """So many customers have nobody on the other side."""
+        self._unmatched.at(mirror).inc(count)
+
     # Process
 
     def shards_owned(self, count: int) -> None:
@@ -225,6 +234,8 @@ class Metrics:
         )
         self._transactions = counter("bridge_transactions_total", "Kafka transactions.", "result")
         self._commands = counter("bridge_commands_total", "Commands answered.", "source", "kind", "outcome")
+        self._mirrored = counter("bridge_mirrored_total", "Edges that a mirror handed on.", "mirror")
+        self._unmatched = counter("bridge_mirror_unmatched_total", "Of these, with nobody on the other side.", "mirror")
         self._deadletters = counter("bridge_deadletters_total", "Records that could not be processed.", "reason")
 
     def _make_gauges_and_histograms(self) -> None:

@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from bridge.clock import Clock
-from bridge.commands.outcome import Outcome
+from bridge.commands.outcome import Outcome, Why
 from bridge.model import iso, key_of
 from bridge.publish.topics import INBOX_SECONDS_MAX, TopicPlan
 from bridge.publish.transaction import Record
 from bridge.runtime.ledger import Answer, Ledger
+from bridge.runtime.mirrors import mirror_of
 from bridge.store.record import decode_json, encode_json
 
 DAY_S = 86_400.0
@@ -56,6 +57,10 @@ class Answers:
         self._ledger.put(key_of(source, DONE, outcome.id), encode_json(done))
         self._ledger.write(Record(self._topics.outcomes, None, outcome.id.encode(), outcome.encode()))
         self._ledger.open.answers.append(Answer(outcome.source or "", outcome.kind or "", outcome.outcome))
+        mirror = mirror_of(outcome.id)
+        unmatched = sum(others.count for others in outcome.others if others.why is Why.UNMATCHED)
+        if mirror is not None and unmatched:
+            self._ledger.open.unmatched[mirror] = self._ledger.open.unmatched.get(mirror, 0) + unmatched
         self._ledger.wake()
 
     def prune(self, sources: Iterable[str]) -> None:

@@ -54,6 +54,8 @@ class Batch:
     events: dict[Published, list[int]] = field(default_factory=dict)
     deadletters: list[str] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
+    mirrored: dict[str, int] = field(default_factory=dict)
+    unmatched: dict[str, int] = field(default_factory=dict)
     caught_up: dict[tuple[str, Collection], float] = field(default_factory=dict)
     documents: dict[tuple[str, Collection], int] = field(default_factory=dict)
     bytes: int = 0

@@ -21,6 +21,7 @@ from bridge.runtime.loop import SourceLoop
 from bridge.runtime.memberships.bulletin import Bulletin
 from bridge.runtime.memberships.loop import Memberships, MembershipSource
 from bridge.runtime.memberships.told import ToldMemberships
+from bridge.runtime.mirrors import MirrorRule
 from bridge.runtime.parking import Parking
 from bridge.runtime.reading import Reading, ReadingPlan
 from bridge.runtime.step import SourceStep, StepLimits
@@ -41,7 +42,8 @@ class SourceReader:
     """Everything about one source that outlives its shard's openings: what to read and how to publish it.
 
     memberships, glances: which tags customers have, if that is wanted; the one for a provider whose customers do not
-    say so, the other for one whose customers do. commander: for one at which something can be done.
+    say so, the other for one whose customers do. commander: for one at which something can be done. mirrors: those that
+    follow this source.
     """
 
     account: Account
@@ -56,6 +58,7 @@ class SourceReader:
     memberships: MembershipSource | None = None
     glances: GlancePlan | None = None
     commander: Commander | None = None
+    mirrors: Sequence[MirrorRule] = ()
 
     @property
     def collections(self) -> Sequence[Collection]:
@@ -66,7 +69,7 @@ class SourceReader:
     def open(self, ledger: Ledger, topics: TopicPlan, answers: Answers) -> SourceOpening:
         """What one opening consists of; its loops share the step, so that the source counts its events once."""
         limits = StepLimits(topics.record_bytes_max, self.silent_snapshot)
-        step = SourceStep(self.builder, ledger, topics, limits, self.clock)
+        step = SourceStep(self.builder, ledger, topics, limits, self.clock, self.mirrors)
         source = self.account.source
         bulletin = Bulletin()
         readings = {
@@ -100,7 +103,9 @@ class SourceReader:
             return SourceOpening(loops, None)
         queue = CommandQueue(source, ledger)
         site = Site(source, step, ledger, bulletin, queue, readings, memberships, self.commander, self.clock)
-        return SourceOpening(loops, Executor(site, answers, self.spread))
+        executor = Executor(site, answers, self.spread)
+        executor.await_again()
+        return SourceOpening(loops, executor)
 
     def _plan(self, collection: Collection) -> ReadingPlan:
         plan = self.plans[collection]

@@ -362,6 +362,10 @@ class Shard:
             self._metrics.deadletter(reason)
         for answer in batch.answers:
             self._metrics.command(*answer)
+        for mirror, count in batch.mirrored.items():
+            self._metrics.mirrored(mirror, count)
+        for mirror, count in batch.unmatched.items():
+            self._metrics.unmatched(mirror, count)
         for (source, collection), documents in batch.documents.items():
             self._metrics.store_documents(source, collection, documents)
         read_before = {read: moment for read, (moment, _) in self._unproved.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 
 import orjson
 
@@ -21,7 +22,10 @@ from bridge.event.envelope import EventBuilder, Position, TagName
 from bridge.model import Body, Cause, Collection, Document, Fate, Gone, Merged, Path, Told, key_of
 from bridge.publish.topics import TopicPlan
 from bridge.publish.transaction import Record, record_bytes
+from bridge.runtime.awaited import Awaited
+from bridge.runtime.joins import Joins
 from bridge.runtime.ledger import Ledger, Published
+from bridge.runtime.mirrors import MirrorRule, Mirrors
 from bridge.runtime.rebase import Window, unpublished
 from bridge.runtime.refusals import Refusals
 from bridge.runtime.sweep import AT_ONCE, joined, parted
@@ -86,8 +90,15 @@ class SourceStep:
     """Writes the steps of one source during one opening of its shard."""
 
     def __init__(
-        self, builder: EventBuilder, ledger: Ledger, topics: TopicPlan, limits: StepLimits, clock: Clock
+        self,
+        builder: EventBuilder,
+        ledger: Ledger,
+        topics: TopicPlan,
+        limits: StepLimits,
+        clock: Clock,
+        mirrors: Sequence[MirrorRule] = (),
     ) -> None:
+        """mirrors: those that follow this source."""
         self._builder = builder
         self._source = builder.account.source
         self._ledger = ledger
@@ -102,8 +113,13 @@ class SourceStep:
         self._prefix = self._topic = ""
         self._doomed: set[str] = set()
         self._edges_moved = 0
+        self._mirrors = Mirrors(mirrors, ledger, topics, clock)
         self.told = ToldTags()
         """Tags that customers said they have, and that wait to be known."""
+        self.awaited = Awaited(clock)
+        """Edges that commands are bringing about."""
+        self.joins = Joins(partial(self.known, Collection.CUSTOMERS), partial(self.uids_after, Collection.CUSTOMERS))
+        """Which customers have a value."""
 
     @property
     def edges_moved(self) -> int:
@@ -237,10 +253,13 @@ class SourceStep:
             if change is None:
                 continue
             tag = TagName(move.tag, names.get(move.tag, move.tag))
-            if self._edge(move, change, record, cause, tag) is _Fate.CHANGED:
+            why = self.awaited.cause(move, cause)
+            if self._edge(move, change, record, why, tag) is _Fate.CHANGED:
                 moved += 1
                 self._edges_moved += 1 if move.joined else -1
+                self._mirrors.moved(move, record.document, tag, why, self._sequence)
                 records |= self._records(Collection.CUSTOMERS, [move.customer])
+        self._mirrors.send()
         self._end(Collection.CUSTOMERS, before, path, patient=path is Path.SNAPSHOT)
         if moved:
             self._ledger.wake(patient=path is Path.SNAPSHOT)
@@ -372,11 +391,15 @@ class SourceStep:
         if known is not None:
             if known is not record:
                 self._put(document.uid, known, None)
+                if known.document is not None and collection is Collection.CUSTOMERS:
+                    self.joins.put(document.uid, known.document)
                 self._rebased += known.base not in (None, record.base)
                 return _Fate.TOUCHED if known.version > record.version else _Fate.UNCHANGED
             return _Fate.UNCHANGED
         assert change is not None
         after_json = _canonical(document.body)
+        if collection is Collection.CUSTOMERS:
+            self.joins.put(document.uid, document.body)
         if record.document is None and cause.path is Path.SNAPSHOT and self._limits.silent_snapshot:
             silent = StateRecord(document.body, document.version, 0, revision=document.revision)
             fate = self._store(collection, document.uid, silent, after_json)

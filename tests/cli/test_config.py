@@ -354,3 +354,39 @@ def test_a_poll_interval_may_be_a_range() -> None:
 def test_a_range_that_is_none_says_why(value: str, said: str) -> None:
     text = GOOD.replace('customers = "250ms"', f'customers = "{value}"')
     assert problem(text).startswith(f"bridge.toml: sources[1].poll_interval: {said}")
+
+
+MIRROR = f"""{GOOD}
+collections = ["customers", "tags", "memberships"]
+{REBILLY.partition("[[sources]]")[1]}{REBILLY.partition("[[sources]]")[2]}
+[[mirrors]]
+name = "vip"
+from = "acme:VIP"
+to = "billing:vip"
+join = {{ from = "customer_id", to = "attributes.loyalty_id" }}
+"""
+
+
+def test_a_mirror_joins_two_fields_or_one() -> None:
+    (mirror,) = parse(MIRROR, "bridge.toml", Path(".")).mirrors
+    assert mirror.rule() == ("vip", "acme", "VIP", "billing", "vip", "customer_id", "attributes.loyalty_id")
+    same = MIRROR.replace('{ from = "customer_id", to = "attributes.loyalty_id" }', '"email"')
+    assert parse(same, "bridge.toml", Path(".")).mirrors[0].rule()[-2:] == ("email", "email")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('"acme:VIP"', '"acme"', 'mirrors[1].from: name a source and a tag of it, such as "acme:VIP"'),
+        ('"acme:VIP"', '"acne:VIP"', "mirrors[1].from: no source has the id 'acne'"),
+        ('"billing:vip"', '"acme:VIP"', "mirrors[1]: from and to are the same tag"),
+        ('from = "acme:VIP"', 'form = "acme:VIP"', 'mirrors[1].form: unknown key; did you mean "from"?'),
+        ('"attributes.loyalty_id"', '"attributes..x"', "mirrors[1].join.to: String should match pattern"),
+        ('collections = ["customers", "tags", "memberships"]\n', "", "mirrors[1].from: acme has to read memberships"),
+        ('name = "vip"', 'name = "VIP"', "mirrors[1].name: String should match pattern"),
+        ("[[mirrors]]", MIRROR[MIRROR.index("[[mirrors]]") :] + "[[mirrors]]", "two of them have the name 'vip'"),
+    ],
+)
+def test_a_mistake_in_a_mirror_is_named_with_its_place(old: str, new: str, expected: str) -> None:
+    assert old in MIRROR
+    assert expected in problem(MIRROR.replace(old, new, 1))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bridge.commands.command import (
     CONFIRM_S_MAX,
+    FIELD_PATTERN,
     SIGNALS,
     UIDS_MAX,
     VALUE_BYTES_MAX,
@@ -43,6 +44,7 @@ JSON = st.recursive(
 BASE: dict[str, Any] = {"id": "a-1", "source": "acme", "sent_at": "2026-11-21T08:15:30Z"}
 RENAME = {**BASE, "kind": "rename", "customer": "u-1", "new_customer_id": "c-2"}
 TAGGING = {**BASE, "kind": "untag", "tag": "t-1", "customers": ["u-1", "u-2"]}
+VALUED = {**BASE, "kind": "tag", "tag_name": "VIP", "where": {"field": "email", "values": ["a@b.c", ""]}}
 REFRESH = {**BASE, "kind": "refresh", "collection": "customers", "uids": ["u-1"]}
 UIDS = st.lists(st.from_regex(r"[A-Za-z0-9_@~.-]{1,64}", fullmatch=True), min_size=1, max_size=5)
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=255).filter(
@@ -172,6 +174,15 @@ def read(fields: dict[str, Any]) -> Command | Refusal:
             "confirm_within": st.floats(0.001, CONFIRM_S_MAX),
         }
     )
+    | st.fixed_dictionaries(
+        {
+            "kind": st.sampled_from(["tag", "untag"]),
+            "tag_name": NAMES,
+            "where": st.fixed_dictionaries(
+                {"field": st.from_regex(FIELD_PATTERN, fullmatch=True), "values": st.lists(NAMES, min_size=1)}
+            ),
+        }
+    )
     | st.fixed_dictionaries({"kind": st.just("refresh"), "collection": st.sampled_from(Collection), "uids": UIDS}),
     MOMENTS,
 )
@@ -183,7 +194,7 @@ def test_a_command_for_the_provider_is_parsed_as_it_was_encoded(fields: dict[str
     assert later.digest == command.digest, "whenever it was sent, and until whenever it may begin"
 
 
-@pytest.mark.parametrize("good", [RENAME, TAGGING, REFRESH], ids=lambda fields: str(fields["kind"]))
+@pytest.mark.parametrize("good", [RENAME, TAGGING, VALUED, REFRESH], ids=lambda fields: str(fields["kind"]))
 @given(st.data())
 def test_any_fields_of_it_are_a_command_or_a_reason_without_a_value(good: dict[str, Any], data: st.DataObject) -> None:
     assert isinstance(read(good), ProviderCommand)
@@ -206,6 +217,13 @@ def test_any_fields_of_it_are_a_command_or_a_reason_without_a_value(good: dict[s
         ({**RENAME, "collection": None}, "there is a field that this release does not know"),
         ({**TAGGING, "customers": ["/"] * 9_000}, "customers: String should match pattern '^[A-Za-z0-9_@~.-]{1,64}$'"),
         ({**TAGGING, "confirm_within": "60"}, "confirm_within: Input should be a valid number"),
+        ({**TAGGING, "tag_name": "VIP"}, "name the tag by one of tag and tag_name"),
+        ({**TAGGING, "tag": None}, "name the tag by one of tag and tag_name"),
+        ({**TAGGING, "customers": None}, "name the customers by one of customers and where"),
+        ({**VALUED, "customers": ["u-1"]}, "name the customers by one of customers and where"),
+        ({**VALUED, "where": {"field": "a..b", "values": ["x"]}}, "where.field: String should match pattern"),
+        ({**VALUED, "where": {"field": "a", "values": []}}, "where.values: Tuple should have at least 1 item"),
+        ({**VALUED, "where": {"field": "a", "values": ["x"], "names": []}}, "where: there are not as many names as"),
         ({**TAGGING, "not_after": "soon"}, "not_after: is no RFC 3339 date-time"),
         ({**REFRESH, "uids": []}, "uids: Tuple should have at least 1 item after validation, not 0"),
         ({**REFRESH, "uids": ["u"] * (UIDS_MAX + 1)}, f"uids: Tuple should have at most {UIDS_MAX} items"),

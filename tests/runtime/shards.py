@@ -126,7 +126,13 @@ class House:
         account = Account("acme", "dintero", "T12345678")
         nothing: frozenset[str] = frozenset()
         words = Vocabulary(
-            frozenset({"acme"}), nothing, nothing, nothing, frozenset(map(str, Kind)), frozenset(map(str, Result))
+            frozenset({"acme", "billing"}),
+            nothing,
+            nothing,
+            nothing,
+            frozenset(map(str, Kind)),
+            frozenset(map(str, Result)),
+            frozenset({"there", "back"}),
         )
         self.metrics = Metrics(clock, words, "0")
         settings = dintero.DinteroSettings(

@@ -63,6 +63,12 @@ class Executor:
         about = _about(command)
         return about in self._site.readings or (about is Collection.MEMBERSHIPS and self._site.reads_memberships)
 
+    def await_again(self) -> None:
+        """What the command under way may have done already is known before any loop sees it."""
+        command = self._site.queue.first()
+        if isinstance(command, Tagging):
+            TagWork(command, self._site).await_again()
+
     async def run(self) -> None:
         """For ever; ends by cancellation only. Errors of the provider never leave."""
         while True:

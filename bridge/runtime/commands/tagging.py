@@ -3,16 +3,21 @@
 Repeating a slice is harmless: the commander looks at each customer's tags before it writes, and writes nothing when the
 customer has the tag already, or lacks it. Which slices are done is noted. Only what is *seen* afterwards counts as
 done: another writer may have been faster, or the provider may take its time.
+
+Customers who are named by a value are looked up some at a time (`targets`), and noted before anything is done to them,
+so that a crash repeats the slice with the same ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from bridge.commands.command import Kind, Tagging
 from bridge.commands.outcome import Result, Tally, Why
+from bridge.detect.edges import EdgeMove
 from bridge.errors import RetryLater, SourceError
 from bridge.model import Collection, Document
+from bridge.runtime.commands.targets import Targets
 from bridge.runtime.commands.work import Ended, Site, TagsSeen
 from bridge.runtime.schedule import Backoff
 from bridge.source.commanding import Refused, TagAnswer, Tagged
@@ -31,11 +36,11 @@ class TagWork:
         self._command = command
         self._site = site
         self._present = command.kind is Kind.TAG
-        self._uids = list(dict.fromkeys(command.customers))
         stored = site.queue.progress(command.id)
         fields = stored or {}
         self._begun = stored is not None
-        self._next: int = fields.get("next", 0)
+        self._tag: str = fields.get("tag") or command.tag or ""
+        self._targets = Targets(command, fields)
         self._count: int = fields.get("count", 0)
         self._tally = Tally(fields.get("others"))
         self._said: str | None = fields.get("said")
@@ -43,48 +48,78 @@ class TagWork:
         self._answers: dict[str, TagAnswer] = {}  # of the present slice
         self._pauses = Backoff()
 
+    def await_again(self) -> None:
+        """Some of it may be done already, by a life that could not look any more."""
+        if self._begun:
+            self._expect([*self._targets.slice(self._size), *self._pending])
+
     async def go_on(self, urgent: bool) -> Ended | None:
         """See `Work.go_on`."""
         if not self._begun:
-            if self._tag_is_missing():
-                return Ended(Result.REJECTED, "the bridge knows no such tag")
+            if (refused := self._find_tag()) is not None:
+                return Ended(Result.REJECTED, refused)
             self._begun = True
             self._note()
             return None
-        if self._next < len(self._uids):
+        if self._targets.unknown:
+            await self._match()
+        elif self._targets.left:
             await self._slice(urgent)
         elif self._pending:
             await self._confirm(urgent)
-        return None if self._next < len(self._uids) or self._pending else self._ended()
+        return self._end()
 
     def give_up(self, said: str) -> Ended | None:
         """See `Work.give_up`. Where the provider has answered for nobody, it is not asked for those that follow."""
         self._said = self._said or said
-        if self._next == len(self._uids):
+        if not self._targets.left:
             self._leave(list(self._pending), Why.UNCONFIRMED)
-            return self._ended()
-        some = any(_settled(answer) for answer in self._answers.values())
-        left = self._uids[self._next :][: self._site.commander.ways.customers_max if some else None]
-        self._conclude([uid for uid in left if uid in self._answers], {})
-        self._tally.miss(Why.FAILED, [uid for uid in left if uid not in self._answers])
-        self._next += len(left)
+            return self._end()
+        if any(_settled(answer) for answer in self._answers.values()):
+            uids = self._targets.slice(self._size)
+            self._conclude([uid for uid in uids if uid in self._answers], {})
+            self._tally.miss(Why.FAILED, [uid for uid in uids if uid not in self._answers])
+            self._done(len(uids))
+        else:
+            self._abandon(Why.FAILED)
+        return self._end()
+
+    # Who is meant.
+
+    async def _match(self) -> None:
+        """Who has the next values."""
+        field, values = self._targets.next_values(self._size)
+        found = await self._site.matching(field, values)
+        self._tally.miss(Why.UNMATCHED, self._targets.matched(found, len(values)))
+        self._note()
+
+    def _abandon(self, why: Why) -> None:
+        """Nobody is done to any more."""
+        self._tally.miss(why, self._targets.abandon())
         self._answers.clear()
-        return None if self._next < len(self._uids) or self._pending else self._ended()
+
+    def _done(self, count: int) -> None:
+        """With so many of the present slice, which are all."""
+        self._targets.done(count)
+        self._answers.clear()
+
+    @property
+    def _size(self) -> int:
+        return self._site.commander.ways.customers_max
 
     # A slice.
 
     async def _slice(self, urgent: bool) -> None:
-        ways = self._site.commander.ways
-        uids = self._uids[self._next : self._next + ways.customers_max]
         if self._tag_is_missing():
             self._said = self._said or "the tag is gone"
-            self._tally.miss(Why.REFUSED, self._uids[self._next :])
-            self._next = len(self._uids)
+            self._abandon(Why.REFUSED)
             self._note()
             return
+        uids = self._targets.slice(self._size)
         known = self._site.known(Collection.CUSTOMERS, uids)
         todo = [document for uid, document in known.items() if not _settled(self._answers.get(uid))]
         if todo:
+            self._expect(document.uid for document in todo)
             self._answers |= await self._set(todo, urgent)
         for answer in self._answers.values():
             if isinstance(answer, SourceError):
@@ -94,8 +129,7 @@ class TagWork:
         seen = await self._see([known[uid] for uid in known if isinstance(self._answers[uid], Tagged)], urgent)
         self._tally.miss(Why.UNKNOWN, [uid for uid in uids if uid not in known])
         self._conclude(list(known), seen)
-        self._next += len(uids)
-        self._answers.clear()
+        self._done(len(uids))
         self._note()
 
     def _conclude(self, uids: Sequence[str], seen: TagsSeen) -> None:
@@ -105,7 +139,7 @@ class TagWork:
             answer = self._answers[uid]
             if isinstance(answer, Tagged):
                 if self._shows(seen.get(uid)):
-                    self._count += 1
+                    self._seen([uid])
                 elif seen.get(uid) is Untold.GONE:
                     self._tally.miss(Why.GONE, [uid])
                 else:
@@ -125,18 +159,17 @@ class TagWork:
         self._pauses = self._pauses.failed()
         left_s = max(0.0, min(self._pending.values()) - self._site.clock.wall())
         await self._site.clock.sleep(min(self._pauses.delay_s(0.0), CONFIRM_PAUSE_S_MAX, left_s))
-        ways = self._site.commander.ways
         pending = list(self._pending)
-        for at in range(0, len(pending), ways.customers_max):
-            uids = pending[at : at + ways.customers_max]
+        for at in range(0, len(pending), self._size):
+            uids = pending[at : at + self._size]
             known = self._site.known(Collection.CUSTOMERS, uids)
             customers = list(known.values())
-            if ways.immediate and customers:
+            if self._site.commander.ways.immediate and customers:
                 # Somebody has written over it. Who is refused by now will not show it, so that is found as well.
                 await self._set(customers, urgent)
             seen = await self._see(customers, urgent)
             shown = [uid for uid in known if self._shows(seen.get(uid))]
-            self._count += len(shown)
+            self._seen(shown)
             self._leave(shown, None)
             self._leave([uid for uid in uids if uid not in known or seen.get(uid) is Untold.GONE], Why.GONE)
         now = self._site.clock.wall()
@@ -152,24 +185,47 @@ class TagWork:
     # Small things.
 
     async def _set(self, customers: Sequence[Document], urgent: bool) -> Mapping[str, TagAnswer]:
-        command = self._command
-        return await self._site.commander.set_tag(customers, command.tag, self._present, urgent=urgent)
+        return await self._site.commander.set_tag(customers, self._tag, self._present, urgent=urgent)
 
     async def _see(self, customers: Sequence[Document], urgent: bool) -> TagsSeen:
         return await self._site.tags(customers, self._command.id, urgent=urgent) if customers else {}
 
     def _shows(self, tags: frozenset[str] | Untold | SourceError | None) -> bool:
-        return isinstance(tags, frozenset) and (self._command.tag in tags) is self._present
+        return isinstance(tags, frozenset) and (self._tag in tags) is self._present
+
+    def _seen(self, uids: Sequence[str]) -> None:
+        """They are as they shall be; whoever does it again is somebody else."""
+        self._count += len(uids)
+        self._site.step.awaited.forget(self._moves(uids))
+
+    def _expect(self, uids: Iterable[str]) -> None:
+        self._site.step.awaited.expect(self._command.id, self._moves(uids))
+
+    def _moves(self, uids: Iterable[str]) -> list[EdgeMove]:
+        return [EdgeMove(uid, self._tag, self._present) for uid in uids]
+
+    def _find_tag(self) -> str | None:
+        """Why there is no such tag; None when there is. Raises `RetryLater` before tags have been read."""
+        name = self._command.tag_name
+        if name is None:
+            return "the bridge knows no such tag" if self._tag_is_missing() else None
+        # Where tags are not read nobody knows their names.
+        found = self._site.tags_named(name) if Collection.TAGS in self._site.readings else [name]
+        if len(found) != 1:
+            return "several tags have this name" if found else "the bridge knows no tag of this name"
+        [self._tag] = found
+        return None
 
     def _tag_is_missing(self) -> bool:
         """Where tags are read. Raises `RetryLater` before they are."""
         if Collection.TAGS not in self._site.readings:
             return False
-        return not self._site.known(Collection.TAGS, [self._command.tag])
+        return not self._site.known(Collection.TAGS, [self._tag])
 
     def _note(self) -> None:
         progress = {
-            "next": self._next,
+            "tag": self._tag,
+            **self._targets.stored,
             "count": self._count,
             "others": self._tally.stored,
             "pending": self._pending,
@@ -177,9 +233,11 @@ class TagWork:
         }
         self._site.note(self._command.id, progress)
 
-    def _ended(self) -> Ended:
+    def _end(self) -> Ended | None:
+        if self._targets.left or self._pending:
+            return None
         have = "have the tag" if self._present else "do not have the tag"
-        detail = f"{self._count} of {len(self._uids)} customers {have}" + (f"; {self._said}" if self._said else "")
+        detail = f"{self._count} of {self._targets.total} customers {have}" + (f"; {self._said}" if self._said else "")
         return Ended(self._tally.result(self._count), detail, self._count, self._tally.others)
 
 

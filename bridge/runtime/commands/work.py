@@ -86,6 +86,26 @@ class Site:
             raise RetryLater(f"{collection} have not been read yet")
         return found
 
+    def tags_named(self, name: str) -> list[str]:
+        """Uids of the tags of this name; of the one whose uid it is, if there is one.
+
+        Raises `RetryLater` before tags have been read since the shard was opened.
+        """
+        if self.known(Collection.TAGS, [name]):
+            return [name]
+        tags = self.step.known(Collection.TAGS, self.step.known_uids(Collection.TAGS))
+        return [tag.uid for tag in tags if tag.body.get("name") == name]
+
+    async def matching(self, field: str, values: Sequence[str]) -> dict[str, list[str]]:
+        """Uids of the customers who have a value in this field, by value.
+
+        Raises `RetryLater` when nobody has one and customers have not been read since the shard was opened.
+        """
+        found = await self.step.joins.find(field, values)
+        if len(found) < len(set(values)) and Collection.CUSTOMERS not in self.bulletin.read:
+            raise RetryLater("customers have not been read yet")
+        return found
+
     def paused(self, collection: Collection) -> bool:
         """Whether the provider is to be asked nothing about it."""
         return self.ledger.get(control_key(self.source, collection)) is not None
