@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Protocol
+from typing import Final, Protocol
+
+WAIT_S_MIN: Final = 0.001
+"""Of a wait for a moment that is computed: rounding of clocks must not turn its last bit into a busy loop."""
 
 
 class Clock(Protocol):

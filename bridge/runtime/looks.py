@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
-from bridge.clock import Clock
+from bridge.clock import WAIT_S_MIN, Clock
 from bridge.errors import SourceError
 from bridge.model import Cause, Document
 
@@ -85,7 +85,7 @@ class Looks(Generic[Seen]):
         if self.first() is not None:
             return
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(max(WAIT_S_MIN, seconds)):
                 await self._news.wait()
         except TimeoutError:
             pass

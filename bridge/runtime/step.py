@@ -23,6 +23,7 @@ from bridge.model import Body, Cause, Collection, Document, Fate, Gone, Merged, 
 from bridge.publish.topics import TopicPlan
 from bridge.publish.transaction import Record, record_bytes
 from bridge.runtime.awaited import Awaited
+from bridge.runtime.control import control_key
 from bridge.runtime.joins import Joins
 from bridge.runtime.ledger import Ledger, Published
 from bridge.runtime.mirrors import MirrorRule, Mirrors
@@ -267,7 +268,12 @@ class SourceStep:
 
     def _edges_of(self, collection: Collection, page: Page) -> int:
         """What the customers of a page say of their tags, or what the tags of a page make of what was said before; how
-        many edges moved."""
+        many edges moved. None while memberships are paused: what is passed over is said again by the next glance."""
+        if not page.tags and not self.told.tags:
+            return 0
+        if self._ledger.get(control_key(self._source, Collection.MEMBERSHIPS)) is not None:
+            self.told.lose()
+            return 0
         if collection is Collection.TAGS:
             known = self._tag_names(self.told.tags)
             settled = self.told.settled(known)

@@ -45,6 +45,11 @@ class ToldTags:
         elif tags:
             self._waiting[uid] = tags
 
+    def lose(self) -> None:
+        """What was said is not to be kept, and has to be said again."""
+        self._waiting.clear()
+        self.lost = True
+
     def forget(self, uid: str) -> None:
         """The customer is gone."""
         self._waiting.pop(uid, None)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from heapq import heapify, heappop, heappush
 
-from bridge.clock import Clock
+from bridge.clock import WAIT_S_MIN, Clock
 from bridge.errors import RetryLater
 
 HEAD_START_S = 30.0
@@ -41,9 +41,6 @@ PAUSE_S_MAX = 300.0
 
 WAITERS_MAX = 10_000
 """More callers than this is an error elsewhere; they are sent away instead of queued."""
-
-SLEEP_S_MIN = 0.001
-"""Rounding of clocks must not turn the last moment of a wait into a busy loop."""
 
 
 class Priority(IntEnum):
@@ -205,5 +202,5 @@ class RequestBudget:
     def _wait_s(self, now: float) -> float:
         missing = max(0.0, 1.0 - self._tokens) / self._rate(now)
         if self._told_until > now:  # what was told may end before, and the wait with it
-            missing = min(missing, max(SLEEP_S_MIN, self._told_until - now))
-        return max(SLEEP_S_MIN, self._paused_until - now, missing)
+            missing = min(missing, max(WAIT_S_MIN, self._told_until - now))
+        return max(WAIT_S_MIN, self._paused_until - now, missing)

@@ -14,6 +14,7 @@ import pytest
 from bridge.sandbox.population.life import RebillyRates
 from bridge.sandbox.world import live
 from tests.runtime.estates import STILL, SWEEP_S, Estate
+from tests.runtime.posting import Post, living
 from tests.support.clock import VirtualClock, run_virtual
 
 SEED = 1
@@ -118,5 +119,30 @@ def test_in_a_living_world_the_state_ends_up_as_the_world_is(page_limit: int, wa
             while chain[-1] in went:
                 chain.append(went[chain[-1]])
             assert into in chain, "the survivor, or who has survived the survivor"
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("moves", ["nothing", "both"])
+def test_while_memberships_are_paused_rows_of_customers_move_no_edge(moves: str) -> None:
+    """Found by the simulator: customers say their tags in every row, also when nobody is to know."""
+
+    async def main(clock: VirtualClock) -> None:
+        estate = Estate(clock, 20, 4, seed=2, page_limit=100, tagging_moves=moves)
+        post = Post(estate)
+        tag = estate.tags()[0]
+        async with living(estate) as shard:
+            await asyncio.sleep(30)
+            estate.news()
+            shard.deliver([post.signal("pause", "memberships")])
+            await asyncio.sleep(1)
+            estate.world.changes.tag(tag, estate.uids(), on=True)
+            await asyncio.sleep(2 * SWEEP_S)
+            assert [event.verb for event in estate.news() if event.tag is not None] == []
+            shard.deliver([post.signal("resume", "memberships")])
+            await asyncio.sleep(SWEEP_S)
+            assert {event.verb for event in estate.news()} == {"tagged"}
+        estate.seen = 0
+        estate.check()
 
     run_virtual(main)

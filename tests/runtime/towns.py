@@ -14,13 +14,13 @@ from typing import Any
 
 from bridge.detect.scan import DeleteLimit
 from bridge.model import Collection
-from bridge.sandbox.api import SandboxApi
 from bridge.sandbox.broker.reader import message_of
 from bridge.sandbox.population.life import Rates
 from bridge.sandbox.simulation.check import Done, check
 from bridge.sandbox.simulation.plan import Plan, draw
 from bridge.sandbox.simulation.story import Story
 from bridge.sandbox.simulation.town import CALM_S_MAX, Town, build
+from bridge.sandbox.simulation.vendors import Api, late_s
 from bridge.sandbox.world import World
 from bridge.verify.event import SeenEvent, decode
 from tests.support.clock import VirtualClock, run_virtual
@@ -175,6 +175,8 @@ def plan_of(case: Case, seed: int) -> Plan:
         old_rows=0.0,
         epilogue=False,
         blind=case.blind,
+        providers={SOURCE: "dintero"},
+        mirrored=False,
     )
 
 
@@ -226,7 +228,7 @@ async def _live(town: Town, life: Life) -> None:
 async def _calm(town: Town, case: Case) -> list[str]:
     """Until everything is said to be published, and then for as many sweeps as may find what nobody could know."""
     clock, api = town.outside.clock, town.outside.apis[SOURCE]
-    still = clock.wall() + api.switches.late_visibility_s + 1.0  # time stamps may be cut to seconds
+    still = clock.wall() + late_s(api) + 1.0  # time stamps may be cut to seconds
     deadline = clock.monotonic() + CALM_S_MAX
     while True:
         said = {claim.collection for claim in town.outside.claims if claim.until > still}
@@ -240,7 +242,7 @@ async def _calm(town: Town, case: Case) -> list[str]:
     return []
 
 
-def _defaults(api: SandboxApi, case: Case) -> dict[str, Any]:
+def _defaults(api: Api, case: Case) -> dict[str, Any]:
     fields = type(api.switches).model_fields
     return {name: fields[name].default for name in case.switches}
 

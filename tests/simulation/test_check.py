@@ -22,6 +22,7 @@ from bridge.sandbox.simulation.provider import Loss
 from bridge.sandbox.simulation.signals import Sent
 from bridge.sandbox.simulation.told import Kept, Told
 from bridge.sandbox.simulation.truth import History, digest_of
+from bridge.sandbox.simulation.vendors import Dintero
 from bridge.sandbox.world import World
 from bridge.source.dintero import models
 from bridge.verify.event import SeenEvent
@@ -56,7 +57,7 @@ class Town:
 
     def __post_init__(self) -> None:
         self.world.register.retag(0, (), self.now)
-        self.history = History(self.world)
+        self.history = History(self.world, Dintero())
         self.customer = self.world.customers.uids[0]
         self.tag = next(iter(self.world.tags))
         self.tell("tags", self.tag, "snapshot", None, self.shown_tag())

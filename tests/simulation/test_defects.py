@@ -16,10 +16,10 @@ import pytest
 from bridge.model import Collection
 from bridge.sandbox.simulate import simulate
 from bridge.sandbox.simulation.plan import Plan, draw
-from tests.simulation import defects, defects_of_memberships, defects_of_reading
+from tests.simulation import defects, defects_of_commands, defects_of_memberships, defects_of_reading
 
 DEFECTS = defects.DEFECTS
-MODULES = (defects, defects_of_reading, defects_of_memberships)
+MODULES = (defects, defects_of_reading, defects_of_memberships, defects_of_commands)
 """Each lists its defects in the same table when it is imported."""
 
 
@@ -78,6 +78,22 @@ def members_are_hidden(plan: Plan) -> bool:
     )
 
 
+def tagged_by_order(plan: Plan) -> bool:
+    return "dintero" in plan.providers.values() and plan.weights["tag some"] > 0.3 and plan.tags > 1
+
+
+def mirrored(plan: Plan) -> bool:
+    return plan.mirrored and plan.tags > 0 and plan.customers >= 12
+
+
+def rebilly(plan: Plan) -> bool:
+    return "rebilly" in plan.providers.values() and plan.customers >= 12
+
+
+def told_merges(plan: Plan) -> bool:
+    return rebilly(plan) and plan.rebilly_switches["merged_read"] != "404" and plan.weights["two are one"] > 0.3
+
+
 HUNTS = {
     "events outside the transaction": Hunt(40),
     "confirming read skipped": Hunt(100),
@@ -124,6 +140,12 @@ HUNTS = {
     "watermark of memberships ahead of an unread tag": Hunt(60, members),
     "stale page of members overtakes": Hunt(60, members_move),
     "edges lost when a customer is updated": Hunt(20, members),
+    "tag set overwritten": Hunt(40, tagged_by_order),
+    "outcome twice": Hunt(60, lambda plan: plan.weights["tag some"] + plan.weights["refresh some"] > 0.5),
+    "mirror follows a mirror": Hunt(40, mirrored),
+    "mirror outside the transaction": Hunt(100, mirrored),
+    "window overflow ignored": Hunt(40, lambda plan: rebilly(plan) and plan.rebilly_page_limit < 12),
+    "merge taken as deletion": Hunt(40, told_merges),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args, get_origin
 
+from bridge.sandbox.rebilly.switches import RebillySwitches
 from bridge.sandbox.simulation.plan import ACTIONS, draw
 from bridge.sandbox.switches import Switches
 
@@ -42,6 +43,39 @@ def test_every_switch_is_drawn_or_has_a_reason_not_to_be() -> None:
             assert left_out == {value for named, value in NEVER if named == name}, name
         else:
             assert values - {switch.default}, f"{name} is only drawn as it is anyway"
+
+
+ELSEWHERE_AT_REBILLY = {
+    "permissions": "as `scopes`",
+    "empty_tag_list_once": "set by the happening of its name",
+    "token_lifetime": "the bridge uses a key",
+    "default_limit": "the bridge always says how many",
+    "tagging_fires_customer_updated": "about webhooks",
+    "webhook_payload": "about webhooks",
+    "webhook_delivery": "about webhooks",
+    "webhook_auth": "about webhooks",
+    "page_latency_ms": "no page of Rebilly takes longer than another answer",
+}
+NEVER_AT_REBILLY = {
+    ("rate_limit_retry_after", "far"): "in a day: nobody waits for the end of such a story",
+    ("fault_on", "tag"): "an endpoint that nothing here calls",
+    ("fault_on", "membership"): "as `tag`",
+    ("fault_on", "webhooks"): "as `tag`",
+    ("fault_on", "webhook"): "as `tag`",
+}
+
+
+def test_every_switch_of_rebilly_is_drawn_or_has_a_reason_not_to_be() -> None:
+    plans = [plan for plan in PLANS if "rebilly" in plan.providers.values()]
+    assert 50 < len(plans) < 250
+    drawn_at_all = {name for plan in plans for name in (*plan.rebilly_switches, *plan.faults)}
+    assert RebillySwitches.model_fields.keys() - drawn_at_all == ELSEWHERE_AT_REBILLY.keys()
+    for name, switch in RebillySwitches.model_fields.items():
+        if name in ELSEWHERE_AT_REBILLY or get_origin(switch.annotation) is not Literal:
+            continue
+        values = {plan.rebilly_switches[name] for plan in plans} | {switch.default}
+        left_out = {value for value in get_args(switch.annotation) if value not in values}
+        assert left_out == {value for named, value in NEVER_AT_REBILLY if named == name}, name
 
 
 def test_there_is_no_reason_for_a_switch_that_is_gone() -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from bridge.clock import WAIT_S_MIN
 from bridge.commands.command import Kind, ProviderCommand, Refresh, Rename, Tagging, collection_of
 from bridge.commands.outcome import Result, ended
 from bridge.errors import AccessDenied, SourceError
@@ -130,7 +131,7 @@ class Executor:
     def _left_s(self, command: ProviderCommand, begun: bool) -> float | None:
         """How long a command that has to wait may wait; None: as long as it takes."""
         left_s = command.expires_at - self._site.clock.wall()
-        return None if begun or left_s == float("inf") else max(0.0, left_s) + 0.001
+        return None if begun or left_s == float("inf") else max(0.0, left_s) + WAIT_S_MIN
 
     def _trouble(self, command: ProviderCommand, error: SourceError, backoff: Backoff) -> float:
         """Note what happened; seconds to wait."""

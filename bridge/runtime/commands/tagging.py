@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from bridge.clock import WAIT_S_MIN
 from bridge.commands.command import Kind, Tagging
 from bridge.commands.outcome import Result, Tally, Why
 from bridge.detect.edges import EdgeMove
@@ -157,7 +158,7 @@ class TagWork:
     async def _confirm(self, urgent: bool) -> None:
         """Look once more at everything that is not seen yet, after a pause; what is late even then is given up."""
         self._pauses = self._pauses.failed()
-        left_s = max(0.0, min(self._pending.values()) - self._site.clock.wall())
+        left_s = max(WAIT_S_MIN, min(self._pending.values()) - self._site.clock.wall())
         await self._site.clock.sleep(min(self._pauses.delay_s(0.0), CONFIRM_PAUSE_S_MAX, left_s))
         pending = list(self._pending)
         for at in range(0, len(pending), self._size):

@@ -10,18 +10,22 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from random import Random
+from types import MappingProxyType
 from typing import NamedTuple
 
 from bridge.model import Collection, key_of
+from bridge.sandbox.api import SandboxApi
 from bridge.sandbox.broker.link import Link, Power, Trouble
 from bridge.sandbox.broker.log import Entry
 from bridge.sandbox.broker.reader import fake_restore, message_of
-from bridge.sandbox.simulation import memberships, promises
+from bridge.sandbox.simulation import memberships, obedience, promises
+from bridge.sandbox.simulation.orders import Order, Watch
 from bridge.sandbox.simulation.process import Claim, Outside
 from bridge.sandbox.simulation.provider import Loss
 from bridge.sandbox.simulation.signals import Sent
 from bridge.sandbox.simulation.told import Kept, Told, events_of, state_of
 from bridge.sandbox.simulation.truth import History, Key
+from bridge.sandbox.simulation.vendors import VENDORS, late_s
 from bridge.verify.checker import Checker, Place
 from bridge.verify.reading import RestoreProbe
 
@@ -35,6 +39,8 @@ class Done(NamedTuple):
     letters: Mapping[int, list[bytes]]
     signals: Sequence[Sent] = ()
     losses: Sequence[Loss] = ()
+    orders: Sequence[Order] = ()
+    watches: Mapping[str, Watch] = MappingProxyType({})
 
 
 async def check(outside: Outside, histories: Mapping[str, History], done: Done) -> list[str]:
@@ -44,7 +50,11 @@ async def check(outside: Outside, histories: Mapping[str, History], done: Done) 
     findings = [*await _verified(outside), *_writers(outside), *_duels(outside)]
     obeyed: list[promises.Answered] = []
     said = list(outside.claims)
-    findings += promises.outcomes(outside, done.signals, obeyed)
+    orders = [*done.orders, *obedience.mirrored(outside)]
+    answered: list[obedience.Answered] = []
+    findings += promises.outcomes(outside, done.signals, obeyed, {order.command.id for order in orders})
+    findings += obedience.outcomes(outside, orders, answered)
+    findings += obedience.followed(outside.mirrors, events, obedience.mirrored(outside))
     findings += promises.progress(outside, events, said)
     for source, history in histories.items():
         read = outside.plan.collections[source]
@@ -54,9 +64,15 @@ async def check(outside: Outside, histories: Mapping[str, History], done: Done) 
         findings += explained(read, history, told, silent=outside.plan.silent)
         findings += promises.pauses(source, obeyed, told)
         findings += promises.held(losses, outside.plan.delete_limit, obeyed, told, silent=outside.plan.silent)
+        vendor, api = VENDORS[outside.plan.providers[source]], outside.apis[source]
+        findings += obedience.kept(source, answered, history, late_s(api))
+        if source in done.watches:
+            findings += obedience.nothing_else(source, done.watches[source], orders)
+        tells_merges = not isinstance(api, SandboxApi) and api.switches.merged_read != "404"
+        findings += obedience.merges(source, history, told, always=tells_merges)
         if not outside.plan.blind and not outside.plan.silent:
-            late_s = outside.apis[source].switches.late_visibility_s
-            findings += claims([claim for claim in said if claim.source == source], history, told, late_s)
+            mine = [claim for claim in said if claim.source == source]
+            findings += claims(mine, history, told, late_s(api), departures=vendor.tells_departures)
     return [*findings, *_letters(outside, done.letters), *outside.story.unforeseen]
 
 
@@ -166,10 +182,12 @@ def _named(told: Told, name: str) -> Iterator[str]:
         yield f"renamed: {name} says another customer_id than its documents"
 
 
-def claims(said: Sequence[Claim], history: History, events: Sequence[Told], late_s: float) -> Iterator[str]:
+def claims(
+    said: Sequence[Claim], history: History, events: Sequence[Told], late_s: float, *, departures: bool = True
+) -> Iterator[str]:
     """I7: when a process said that everything up to a moment is published, it was.
 
-    said, events: of one source. late_s: of the provider's lists.
+    said, events: of one source. late_s: of the provider's lists. departures: whether polls see that somebody is gone.
     """
     folded: dict[Key, int | None] = {}
     edges = memberships.Published(history)
@@ -183,15 +201,20 @@ def claims(said: Sequence[Claim], history: History, events: Sequence[Told], late
             edges.take(ordered[at])
             at += 1
         until = claim.until - late_s
-        wrong = _late(claim, until, history, folded)
-        for finding in edges.overclaimed(until, claim.at) if claim.collection is Collection.MEMBERSHIPS else wrong:
+        wrong = _late(claim, until, history, folded, departures=departures)
+        late_edges = edges.overclaimed(until, claim.at, departures=departures)
+        for finding in late_edges if claim.collection is Collection.MEMBERSHIPS else wrong:
             broken[claim.collection] += 1
             if broken[claim.collection] <= FINDINGS_MAX:
                 yield finding
 
 
-def _late(claim: Claim, until: float, history: History, folded: Mapping[Key, int | None]) -> Iterator[str]:
+def _late(
+    claim: Claim, until: float, history: History, folded: Mapping[Key, int | None], *, departures: bool
+) -> Iterator[str]:
     for key in history.versions:
+        if not departures and history.gone(key, claim.at):
+            continue
         if key[0] is claim.collection and folded.get(key) not in history.between(key, until, claim.at):
             yield (
                 f"I7: {claim.source}/{key[0]}/{key[1]} was not up to date at {claim.at:.3f}, although everything "

@@ -14,6 +14,7 @@ from random import Random
 
 from bridge.sandbox.broker.link import Fate, Planned, Trouble
 from bridge.sandbox.population.life import Pace, Rates
+from bridge.sandbox.simulation.orders import Orders
 from bridge.sandbox.simulation.plan import Plan
 from bridge.sandbox.simulation.ports import Disk
 from bridge.sandbox.simulation.process import Outside, Process
@@ -58,6 +59,7 @@ class Happenings:
     slots: list[Slot]
     provider: Provider
     signals: Signals
+    orders: Orders
     group: asyncio.TaskGroup
     chance: Random
     letters: dict[int, list[bytes]] = field(default_factory=lambda: defaultdict(list))
@@ -113,6 +115,7 @@ class Happenings:
             "a week off": self._a_week_off,
             **self.provider.actions(),
             **self.signals.actions(),
+            **self.orders.actions(),
         }
 
     def _kill(self) -> str | None:

@@ -146,16 +146,21 @@ class Published:
         elif event.after is None and event.collection == Collection.CUSTOMERS:
             self._edges -= {(tag, event.uid) for tag in _tags(event.before)}
 
-    def overclaimed(self, until: float, at: float) -> Iterator[str]:
-        """Edges that were not up to date at that moment, although everything until then was said to be published."""
-        for edge in islice(self._late(until, at), FINDINGS_MAX):
+    def overclaimed(self, until: float, at: float, *, departures: bool = True) -> Iterator[str]:
+        """Edges that were not up to date at that moment, although everything until then was said to be published.
+
+        departures: whether it is known at once that a customer is gone.
+        """
+        for edge in islice(self._late(until, at, departures), FINDINGS_MAX):
             yield (
                 f"I7: the tag {edge[0]} of {edge[1]} was not up to date at {at:.3f}, although everything up to "
                 f"{until:.3f} was said to be published"
             )
 
-    def _late(self, until: float, at: float) -> Iterator[Edge]:
+    def _late(self, until: float, at: float, departures: bool) -> Iterator[Edge]:
         for edge in self._history.edges:
+            if not departures and self._history.gone((Collection.CUSTOMERS, edge[1]), at):
+                continue
             if (edge in self._edges) not in self._history.between_of(edge, until, at):
                 yield edge
 

@@ -7,14 +7,14 @@ it, nobody can know what was hidden.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from bridge.detect.scan import DeleteLimit
 from bridge.model import Collection
-from bridge.sandbox.population.life import Rates
+from bridge.sandbox.population.life import Rates, RebillyRates
 
-ACTIONS = (
+_EARLIER = (
     "kill",
     "kill at a call",
     "stop",
@@ -48,7 +48,12 @@ ACTIONS = (
     "signal again",
     "a week off",
 )
-"""What may happen; see `happenings`, `provider` and `signals`."""
+
+_LATER = ("tag some", "untag some", "rename one", "refresh some", "order again", "two are one")
+"""Drawn by themselves, so that the other weights of a seed stay what they are."""
+
+ACTIONS = (*_EARLIER, *_LATER)
+"""What may happen; see `happenings`, `provider`, `signals` and `orders`."""
 
 _ALWAYS = {
     "start": 1.0,
@@ -92,6 +97,8 @@ class Plan:
     outlives its process) or `sqlite`. slow_markers: share of commit markers that come late. latency_s: of a request to
     Kafka. old_rows: share of pages that also show rows as an earlier page has shown them. rounds_interval_s: in which
     the members of every tag are read. epilogue: the state topic is lost in the end. blind: see the module.
+    providers: by source. rebilly_...: of sources of Rebilly. mirrored: the first two sources have the same people, and
+    a mirror to each other.
     """
 
     seed: int
@@ -123,12 +130,17 @@ class Plan:
     sweep_interval_s: float
     rounds_interval_s: float
     blind: bool
+    providers: dict[str, str]
+    rebilly_switches: dict[str, object]
+    rebilly_rates: RebillyRates
+    rebilly_page_limit: int
+    mirrored: bool
 
 
 def draw(seed: int) -> Plan:
     """The plan of a seed."""
     chance = Random(f"{seed}/plan")
-    weights = {name: 0.0 if chance.random() < 0.5 else chance.random() for name in ACTIONS}
+    weights = {name: 0.0 if chance.random() < 0.5 else chance.random() for name in _EARLIER}
     weights |= {name: max(weights[name], least) for name, least in _ALWAYS.items()}
     weights |= {name: weights[name] * share for name, share in _RARE.items()}
     focus = chance.choice(_FOCI)
@@ -139,7 +151,7 @@ def draw(seed: int) -> Plan:
     if switches["cursor_kind"] == "customer_id" and not blind:
         # A page that begins after whoever has that id now may leave out what lies between the two.
         weights["ids change hands"] = 0.0
-    return Plan(
+    plan = Plan(
         seed=seed,
         processes=chance.choice((2, 3)) if focus.keys() & {"freeze", "stop"} else chance.choice((1, 1, 2, 3)),
         shards=chance.choice((1, 1, 2, 3)),
@@ -170,7 +182,76 @@ def draw(seed: int) -> Plan:
         sweep_interval_s=chance.choice((20.0, 60.0)) if blind else chance.choice((20.0, 6 * 3600.0)),
         rounds_interval_s=chance.choice((20.0, 60.0)),
         blind=blind,
+        providers={},
+        rebilly_switches={},
+        rebilly_rates=RebillyRates(),
+        rebilly_page_limit=1000,
+        mirrored=False,
     )
+    return _with_providers(plan, Random(f"{seed}/providers"))
+
+
+def _with_providers(plan: Plan, chance: Random) -> Plan:
+    """Some sources are of Rebilly; services send commands; and two sources may be mirrored."""
+    names = list(plan.collections)
+    providers = {name: "rebilly" if chance.random() < 0.3 else "dintero" for name in names}
+    ordered = chance.random() < 0.4
+    weights = {name: chance.random() if ordered and chance.random() < 0.8 else 0.0 for name in _LATER}
+    there = "rebilly" in providers.values()
+    collections = {
+        name: tuple(each for each in read if each is not Collection.USERS or providers[name] == "dintero")
+        for name, read in plan.collections.items()
+    }
+    mirrored = len(names) > 1 and chance.random() < 0.5
+    if mirrored:
+        collections |= dict.fromkeys(names[:2], (Collection.CUSTOMERS, Collection.TAGS, Collection.MEMBERSHIPS))
+    speed = chance.choice((2.0, 10.0, 60.0))
+    rates = {name: chance.random() * speed if chance.random() < 0.6 else 0.0 for name in RebillyRates.model_fields}
+    rates["tag_delete"] = min(rates["tag_delete"], rates["tag_create"])
+    rates["delete"] = min(rates["delete"], rates["sign_up"] / 2)
+    rates["merge"] = min(rates["merge"], rates["sign_up"] / 2)
+    sweep_interval_s = chance.choice((20.0, 60.0))
+    return replace(
+        plan,
+        providers=providers,
+        collections=collections,
+        # Whoever leaves Rebilly is missed only by those who look at everybody.
+        sweep_interval_s=sweep_interval_s if there else plan.sweep_interval_s,
+        weights=plan.weights | weights | ({"two are one": chance.random()} if there else {}),
+        rebilly_switches=_rebilly(chance),
+        rebilly_rates=RebillyRates().changed(rates),
+        rebilly_page_limit=chance.choice((4, 10, 100, 1000)),
+        mirrored=mirrored,
+    )
+
+
+def _rebilly(chance: Random) -> dict[str, object]:
+    return {
+        "rate_limit": chance.choice((0, 0, 0, 20)),
+        "rate_limit_window": 60,
+        "rate_limit_reads": False,
+        "rate_limit_retry_after": chance.choice(("timestamp", "past", "missing", "text", "standard")),
+        "offset_above_1000": chance.choice(("422", "400", "clamped", "empty")),
+        "sort_ties": chance.choice(("reversed", "same", "shuffled")),
+        "bulk_delay": chance.choice((0.0, 0.5, 20.0)),
+        "bulk_order": chance.choice(("given", "random")),
+        "bulk_lost": chance.random() < 0.2,
+        "bulk_unknown_tag": chance.choice(("422", "404", "204")),
+        "tagging_moves": chance.choice(("nothing", "both", "updated_time", "revision")),
+        "tag_rename_moves_customers": chance.random() < 0.3,
+        "tags_order": chance.choice(("assigned", "shuffled")),
+        "payments_move_customers": chance.random() < 0.3,
+        "merged_read": chance.choice(("404", "301", "survivor")),
+        "survivor_tags": chance.choice(("union", "own")),
+        "timestamp_precision": chance.choice(("seconds", "seconds", "microseconds")),
+        "timestamp_zone": chance.choice(("Z", "+00:00")),
+        "error_media_type": chance.choice(("json", "problem", "html")),
+        "etag": chance.choice(("honoured", "ignored", "changing", "none")),
+        "latency_ms": chance.choice((0.0, 20.0, 300.0)),
+        "fault_429_retry_after": chance.choice(("none", "1", "date", "0", "soon")),
+        "fault_slow_s": chance.choice((2.0, 70.0)),
+        "fault_on": chance.choice(("any", "any", "customers", "customers", "customer", "tags", "bulk", "timeline")),
+    }
 
 
 _COLLECTIONS = (

@@ -16,10 +16,9 @@ from bridge.clock import Clock
 from bridge.model import Collection, Document, Fate
 from bridge.observability.families import Vocabulary
 from bridge.observability.metrics import Metrics
-from bridge.sandbox.api import SandboxApi
 from bridge.sandbox.broker.link import Link, Power, PowerCut
 from bridge.sandbox.broker.producer import FakeProducer
-from bridge.sandbox.dintero.endpoints import route
+from bridge.sandbox.simulation.vendors import Api, Vendor
 from bridge.source.feed import Cursor, Familiar, Feed, Page, none_familiar
 from bridge.source.transport import Request, Response
 from bridge.store.base import NO_FINGERPRINTS, Store
@@ -163,12 +162,11 @@ class Lies:
     hidden: dict[str, int] = field(default_factory=dict)
     forbidden: set[str] = field(default_factory=set)
 
-    def answer(self, request: Request) -> Response | None:
-        """Instead of the provider's own."""
-        there = route(request.path)
-        if there is None or there.endpoint == "token":
+    def answer(self, endpoint: str | None, request: Request) -> Response | None:
+        """Instead of the provider's own. endpoint: where the request leads, None where no right is needed."""
+        if endpoint is None:
             return None
-        if there.endpoint in self.forbidden:
+        if endpoint in self.forbidden:
             return Response(403, _JSON, b'{"error":{"message":"forbidden"}}')
         asked = dict(request.query)
         tag = asked.get("tag_id", "")
@@ -185,16 +183,18 @@ class Lies:
 class ApiPort:
     """A provider in process; the world has gone on by the time it is asked. Implements `Transport`."""
 
-    api: SandboxApi
+    api: Api
     power: Power
     lies: Lies
+    vendor: Vendor
 
     async def send(self, request: Request) -> Response:
         """See `Transport.send`."""
         self.power.step(API)
         await self.power.awake()
         self.api.world.advance(self.api.clock.wall())
-        response = self.lies.answer(request) or await self.api.send(request)
+        instead = self.lies.answer(self.vendor.endpoint(self.api, request), request)
+        response = instead or await self.api.send(request)
         await self.power.awake()
         self.power.step(API)
         return response
@@ -277,16 +277,3 @@ class ToldMetrics(Metrics):
         """See `Metrics.caught_up`."""
         super().caught_up(source, collection, wall_seconds)
         self._told(source, collection, wall_seconds)
-
-
-class Unobserved:
-    """Counts nothing. Implements `RequestObserver`."""
-
-    def request(self, endpoint: str, status: int | None, seconds: float) -> None:
-        """See `RequestObserver`."""
-
-    def throttled(self, seconds: float) -> None:
-        """See `RequestObserver`."""
-
-    def budget_remaining(self, value: float) -> None:
-        """See `RequestObserver`."""

@@ -9,7 +9,7 @@ Tasks: one, which runs the supervisor; owned by the simulation's task group.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -24,14 +24,15 @@ from bridge.publish.settings import ANSWER_DEADLINE_S
 from bridge.publish.topics import Cluster, TopicPlan
 from bridge.publish.transaction import Producer
 from bridge.runtime.assignment import Assignment, OwnPartition
+from bridge.runtime.glances import GlancePlan
 from bridge.runtime.group import Member
 from bridge.runtime.memberships.loop import MembershipSource
 from bridge.runtime.memberships.rounds import RoundsPlan
+from bridge.runtime.mirrors import MirrorRule
 from bridge.runtime.reader import SourceReader
 from bridge.runtime.reading import ReadingPlan
 from bridge.runtime.shard import Shard, ShardPorts
 from bridge.runtime.supervisor import LifePorts, Supervisor
-from bridge.sandbox.api import CLIENT_ID, CLIENT_SECRET, SandboxApi
 from bridge.sandbox.broker.cluster import Broker
 from bridge.sandbox.broker.inbox import FakeInbox
 from bridge.sandbox.broker.link import Link, Power, PowerCut, Trouble
@@ -46,11 +47,10 @@ from bridge.sandbox.simulation.ports import (
     ShiftingFeed,
     ToldMetrics,
     ToldProducer,
-    Unobserved,
 )
 from bridge.sandbox.simulation.story import Story, teller
+from bridge.sandbox.simulation.vendors import VENDORS, Api
 from bridge.sandbox.world import World
-from bridge.source import dintero
 from bridge.store.base import Store
 
 GRACE_S = 30.0
@@ -81,12 +81,13 @@ class Outside:
     plan: Plan
     topics: TopicPlan
     broker: Broker
-    apis: Mapping[str, SandboxApi]
+    apis: Mapping[str, Api]
     clock: Clock
     story: Story
     lies: dict[str, Lies]
     claims: list[Claim] = field(default_factory=list)
     openings: list[Opening] = field(default_factory=list)
+    mirrors: Sequence[MirrorRule] = ()
 
 
 class Process:
@@ -196,27 +197,18 @@ class Process:
             readers.setdefault(shard, []).append(self._reader(name, api))
         return readers
 
-    def _reader(self, name: str, api: SandboxApi) -> SourceReader:
+    def _reader(self, name: str, api: Api) -> SourceReader:
         plan = self._outside.plan
-        settings = dintero.DinteroSettings.model_validate(
-            {
-                "source": name,
-                "account": api.world.account,
-                "client_id": CLIENT_ID,
-                "client_secret": CLIENT_SECRET,
-                "request_rate": plan.request_rate,
-                "page_limit": plan.page_limit,
-                "cursor_kind": plan.cursor_kind,
-                "collections": plan.collections[name],
-                "snapshot_parallelism": plan.snapshot_parallelism,
-            }
-        )
-        port = ApiPort(api, self.power, self._outside.lies[name])
-        source = dintero.build(settings, port, self._clock, Unobserved(), self._chance.random)
-        memberships = None
+        vendor = VENDORS[plan.providers[name]]
+        port = ApiPort(api, self.power, self._outside.lies[name], vendor)
+        source = vendor.source(plan, name, port, api, self._clock, self._chance.random)
+        memberships = glances = None
         if Collection.MEMBERSHIPS in plan.collections[name]:
-            rounds = RoundsPlan(plan.poll_interval_s, plan.rounds_interval_s, plan.request_rate)
-            memberships = MembershipSource(source.memberships, rounds)
+            if source.memberships is not None:
+                rounds = RoundsPlan(plan.poll_interval_s, plan.rounds_interval_s, plan.request_rate)
+                memberships = MembershipSource(source.memberships, rounds)
+            elif source.glances is not None:
+                glances = GlancePlan(source.glances, plan.poll_interval_s)
         return SourceReader(
             account=source.account,
             builder=EventBuilder(source.account),
@@ -230,6 +222,9 @@ class Process:
             metrics=self._metrics,
             spread=self._chance.random,
             memberships=memberships,
+            glances=glances,
+            commander=source.commander,
+            mirrors=[rule for rule in self._outside.mirrors if rule.source == name],
         )
 
     def _reading_plan(self) -> ReadingPlan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple
 
 import orjson
@@ -31,8 +31,13 @@ class Answered(NamedTuple):
     at: float
 
 
-def outcomes(outside: Outside, sent: Sequence[Sent], answered: list[Answered]) -> Iterator[str]:
-    """Every signal has one outcome, whatever happened on its way. Fills `answered` with those that were obeyed."""
+def outcomes(
+    outside: Outside, sent: Sequence[Sent], answered: list[Answered], others: Container[str] = ()
+) -> Iterator[str]:
+    """Every signal has one outcome, whatever happened on its way. Fills `answered` with those that were obeyed.
+
+    others: ids of what is no signal.
+    """
     topics, broker = outside.topics, outside.broker
     moments = decided(outside)
     known = {one.id: one for one in sent}
@@ -40,6 +45,8 @@ def outcomes(outside: Outside, sent: Sequence[Sent], answered: list[Answered]) -
     for number in range(broker.partitions(topics.outcomes)):
         for entry in broker.read((topics.outcomes, number), 0):
             outcome = Outcome.model_validate(orjson.loads(entry.value or b""))
+            if outcome.id in others:
+                continue
             times[outcome.id] += 1
             if entry.writer is None:
                 yield f"signals: the outcome of {outcome.id} is in no transaction"

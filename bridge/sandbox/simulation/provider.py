@@ -5,7 +5,7 @@ Each action returns what is told of it, None when it could not happen.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
@@ -16,14 +16,8 @@ from bridge.sandbox.api import SandboxApi
 from bridge.sandbox.simulation.plan import Plan
 from bridge.sandbox.simulation.process import Outside
 from bridge.sandbox.simulation.truth import History
-from bridge.sandbox.switches import Switches
+from bridge.sandbox.simulation.vendors import VENDORS, Api, Vendor
 from bridge.sandbox.world import World
-
-FORBIDDEN = ("customers", "customer", "customer_tags", "tags", "management")
-"""Endpoints to which the right may be lost, each by itself."""
-
-SCOPES = ("", "read:customers", "read:accounts")
-"""What may be left of the rights."""
 
 
 class Loss(NamedTuple):
@@ -61,14 +55,14 @@ class Provider:
             "many deleted": self._many_deleted,
             "staff changes": self._staff_changes,
             "ids change hands": self._ids_change_hands,
+            "two are one": self._two_are_one,
         }
 
     def well(self) -> str:
         """No more faults, lies and lost rights."""
-        usual = {"scopes": Switches().scopes, **dict.fromkeys(self.plan.faults, 0.0)}
-        usual |= {name: getattr(Switches().changed(self.plan.switches), name) for name in self.plan.lie}
         for name, api in self.outside.apis.items():
-            api.switches = api.switches.changed(usual)
+            usual = {**dict.fromkeys(self.plan.faults, 0.0), **self._vendor(name).well(self.plan)}
+            _switch(api, usual)
             self.outside.lies[name].forbidden.clear()
             self.outside.lies[name].hidden.clear()
         return "all"
@@ -77,7 +71,7 @@ class Provider:
         if not self.plan.faults:
             return None
         api = self._api()
-        api.switches = api.switches.changed(self.plan.faults)
+        _switch(api, self.plan.faults)
         return api.world.account
 
     def _burst(self) -> str:
@@ -108,14 +102,16 @@ class Provider:
             return None  # nobody could know that the list is not empty
         self._lied = True
         api.world.rates = api.world.rates.changed({"tag_delete": 0.0})  # so that somebody knows better until then
-        api.switches = api.switches.changed({"empty_tag_list_once": True})
+        _switch(api, {"empty_tag_list_once": True})
         return api.world.account
 
     def _list_lies(self) -> str | None:
         """The members of a tag are not shown once; or the list of customers cannot be relied on for a while."""
         source, api = self.chance.choice(list(self.outside.apis.items()))
+        if not isinstance(api, SandboxApi):
+            return None
         if self.plan.lie and self.chance.random() < 0.5:
-            api.switches = api.switches.changed(self.plan.lie)
+            _switch(api, self.plan.lie)
             return f"{api.world.account} for a while: {self.plan.lie}"
         until = self._claimed(source, Collection.MEMBERSHIPS)
         api.world.advance(self.outside.clock.wall())
@@ -133,11 +129,12 @@ class Provider:
 
     def _no_right(self) -> str:
         source, api = self.chance.choice(list(self.outside.apis.items()))
+        vendor = self._vendor(source)
         if self.chance.random() < 0.3:
-            scopes = self.chance.choice(SCOPES)
-            api.switches = api.switches.changed({"scopes": scopes})
-            return f"{api.world.account} grants {scopes!r}"
-        endpoint = self.chance.choice(FORBIDDEN)
+            right = self.chance.choice(vendor.rights)
+            _switch(api, vendor.without(right))
+            return f"{api.world.account} grants {right!r}"
+        endpoint = self.chance.choice(vendor.forbidden)
         self.outside.lies[source].forbidden.add(endpoint)
         return f"{api.world.account} forbids {endpoint}"
 
@@ -151,9 +148,10 @@ class Provider:
     def _tagged_in_bulk(self) -> str | None:
         """Everybody gets a tag at once, or loses it."""
         world, now = self._world()
-        if not world.tags:
+        tags = tags_of(world)
+        if not tags:
             return None
-        tag, give = self.chance.choice(list(world.tags)), self.chance.random() < 0.6
+        tag, give = self.chance.choice(tags), self.chance.random() < 0.6
         for customer_id, row in list(world.customers.live_row_of.items()):
             others = [other for other in world.customers.tags[row] if other != tag]
             world.set_customer_tags(customer_id, [*others, tag] if give else others, at=now)
@@ -163,10 +161,10 @@ class Provider:
         """The tag that most have."""
         world, now = self._world()
         api = next(api for api in self.outside.apis.values() if api.world is world)
-        if not world.tags or api.switches.empty_tag_list_once:
+        if not tags_of(world) or api.switches.empty_tag_list_once:
             return None
         members = world.customers.members
-        tag = max(world.tags, key=lambda uid: len(members[uid]))
+        tag = max(tags_of(world), key=lambda uid: len(members[uid]))
         count = len(members[tag])
         world.delete_tag(tag, at=now)
         return f"{tag} of {world.account} with {count} members"
@@ -184,8 +182,10 @@ class Provider:
         self.losses.append(Loss(source, now, frozenset(left), len(before)))
         return f"{len(left)} of {len(before)} at {api.world.account}"
 
-    def _staff_changes(self) -> str:
-        world, now = self._world()
+    def _staff_changes(self) -> str | None:
+        if not self._dinteros():
+            return None
+        world, now = self._world(self._dinteros())
         staff = world.staff
         uids = list(staff.users)
         what = self.chance.random()
@@ -204,7 +204,9 @@ class Provider:
 
     def _ids_change_hands(self) -> str | None:
         """Swaps, chains, and ids that somebody else takes: the uid is who it is, whatever it is called."""
-        world, now = self._world()
+        if not self._dinteros():
+            return None
+        world, now = self._world(self._dinteros())
         living = list(world.customers.live_row_of)
         if len(living) < 3:
             return None
@@ -222,19 +224,55 @@ class Provider:
             return f"{kind}, in part: {no}"
         return f"{kind} at {world.account}"
 
+    def _two_are_one(self) -> str | None:
+        """One customer is merged into another."""
+        others = [api for api in self.outside.apis.values() if not isinstance(api, SandboxApi)]
+        if not others:
+            return None
+        world, now = self._world(others)
+        customers = world.customers
+        living = [customers.uids[row] for row in customers.live_row_of.values()]
+        if len(living) < 2:
+            return None
+        duplicate, survivor = self.chance.sample(living, 2)
+        if self.chance.random() < 0.7:  # mostly they have the same address, which is how anybody knows
+            email = world.register.document(customers.row_of[duplicate]).get("email")
+            world.changes.replace(survivor, {"email": email}, at=now)
+        world.changes.merge(duplicate, survivor, at=now)
+        return f"{duplicate} is {survivor} at {world.account}"
+
     def _claimed(self, source: str, collection: Collection) -> float | None:
         """Up to when the collection was said to be published, by whoever said it last."""
         claims = [c.until for c in self.outside.claims if (c.source, c.collection) == (source, collection)]
         return claims[-1] if claims else None
 
-    def _api(self) -> SandboxApi:
+    def _api(self) -> Api:
         return self.chance.choice(list(self.outside.apis.values()))
 
-    def _world(self) -> tuple[World, float]:
+    def _dinteros(self) -> list[Api]:
+        return [api for api in self.outside.apis.values() if isinstance(api, SandboxApi)]
+
+    def _vendor(self, source: str) -> Vendor:
+        return VENDORS[self.plan.providers[source]]
+
+    def _world(self, apis: Sequence[Api] = ()) -> tuple[World, float]:
         """Of some provider, as it is now."""
-        world, now = self._api().world, self.outside.clock.wall()
+        api = self.chance.choice(apis) if apis else self._api()
+        world, now = api.world, self.outside.clock.wall()
         world.advance(now)
         return world, now
+
+
+def tags_of(world: World) -> list[str]:
+    """Uids of the tags that customers can have."""
+    return [uid for uid, tag in world.tags.items() if "type" not in tag]
+
+
+def _switch(api: Api, values: Mapping[str, object]) -> None:
+    if isinstance(api, SandboxApi):
+        api.switches = api.switches.changed(values)
+    else:
+        api.switches = api.switches.changed(values)
 
 
 Renames = list[tuple[str, str]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -12,21 +13,23 @@ from bridge.commands.command import Kind
 from bridge.model import Collection
 from bridge.publish.partitioner import partition_of
 from bridge.publish.topics import TopicPlan
+from bridge.runtime.mirrors import MirrorRule
 from bridge.runtime.sweep import parted
 from bridge.sandbox.api import SandboxApi
 from bridge.sandbox.broker.cluster import Broker, Settings
 from bridge.sandbox.broker.link import Trouble
 from bridge.sandbox.simulation.check import Done, check
 from bridge.sandbox.simulation.happenings import Happenings, Slot
+from bridge.sandbox.simulation.obedience import mirrored, unanswered
+from bridge.sandbox.simulation.orders import Orders, Watch
 from bridge.sandbox.simulation.plan import Plan
 from bridge.sandbox.simulation.ports import Disk, Lies
 from bridge.sandbox.simulation.process import Outside
-from bridge.sandbox.simulation.provider import Provider
+from bridge.sandbox.simulation.provider import Provider, tags_of
 from bridge.sandbox.simulation.signals import Signals
 from bridge.sandbox.simulation.story import Story
 from bridge.sandbox.simulation.truth import History
-from bridge.sandbox.switches import Switches
-from bridge.sandbox.world import World
+from bridge.sandbox.simulation.vendors import VENDORS, Api, late_s
 from bridge.store.record import SUSPECTS, cursor_key, decode_json
 
 CALM_S_MAX = 1_200.0
@@ -72,7 +75,11 @@ class Town:
         await self.outside.clock.sleep(LATE_S)
         for history in self.histories.values():
             history.update()
-        done = Done(self.happenings.letters, self.happenings.signals.sent, self.happenings.provider.losses)
+        happenings = self.happenings
+        orders = happenings.orders
+        done = Done(
+            happenings.letters, happenings.signals.sent, happenings.provider.losses, orders.sent, orders.watches
+        )
         findings += await check(self.outside, self.histories, done)
         if self.plan.epilogue and not findings:
             findings = await self._epilogue()
@@ -91,8 +98,7 @@ class Town:
         for slot in self.slots:
             if not slot.running and (self.chance.random() < 0.7 or slot is self.slots[-1]):
                 self.happenings.start(slot)
-        late_s = max(api.switches.late_visibility_s for api in self.outside.apis.values())
-        still = clock.wall() + late_s + 1.0  # time stamps may be cut to seconds
+        still = clock.wall() + max(map(late_s, self.outside.apis.values())) + 1.0  # stamps may be cut to seconds
         deadline = clock.monotonic() + CALM_S_MAX
         self.happenings.signals.for_all([Kind.RESUME])
         approve_at = clock.monotonic() + APPROVE_S
@@ -115,14 +121,24 @@ class Town:
         wanted = [(source, collection) for source, read in self.plan.collections.items() for collection in read]
         missing = [f"{source}/{collection}" for source, collection in wanted if (source, collection) not in said]
         broker, topics = self.outside.broker, self.outside.topics
-        for shard in sorted(self.happenings.letters.keys() | self.happenings.signals.partitions()):
+        orders = self.happenings.orders
+        missing += [
+            f"the outcome of {name}" for name in unanswered(self.outside, [*orders.sent, *mirrored(self.outside)])
+        ]
+        for shard in sorted(
+            self.happenings.letters.keys() | self.happenings.signals.partitions() | orders.partitions()
+        ):
             at = (topics.inbox, shard)
             if broker.log(at).end and broker.committed(topics.bridge, at) != broker.log(at).end:
                 missing.append(f"partition {shard} of the inbox")
-        if self.plan.blind:
-            read = [source for source, names in self.plan.collections.items() if Collection.CUSTOMERS in names]
-            missing += [f"the sweep of {source}" for source in read if not self._swept(source, still)]
-            missing += [] if missing else self._suspected()
+        read = [
+            source
+            for source, names in self.plan.collections.items()
+            if Collection.CUSTOMERS in names
+            and (self.plan.blind or not VENDORS[self.plan.providers[source]].tells_departures)
+        ]
+        missing += [f"the sweep of {source}" for source in read if not self._swept(source, still)]
+        missing += self._suspected() if read and not missing else []
         return missing
 
     def _suspected(self) -> list[str]:
@@ -198,21 +214,39 @@ def build(plan: Plan, clock: Clock, story: Story, group: asyncio.TaskGroup, fold
     topics = TopicPlan("s", plan.shards)
     broker = Broker(clock, Random(f"{seed}/broker"), Settings(slow_markers=plan.slow_markers), story.of_broker)
     broker.create(topics.declared())
-    apis: dict[str, SandboxApi] = {}
+    apis: dict[str, Api] = {}
     histories: dict[str, History] = {}
     for number, name in enumerate(plan.collections):
-        switches = Switches().changed(plan.switches)
-        account = f"T{number:08d}"
-        world = World(seed * 10 + number, plan.customers, plan.tags, plan.rates, clock, account, rules=switches.rules())
-        histories[name] = History(world)
-        apis[name] = SandboxApi(world, switches, clock)
-    outside = Outside(plan, topics, broker, apis, clock, story, {name: Lies() for name in apis})
+        vendor = VENDORS[plan.providers[name]]
+        apis[name] = vendor.api(plan, seed * 10 + (0 if plan.mirrored else number), number, clock)
+        histories[name] = History(apis[name].world, vendor)
+    lies = {name: Lies() for name in apis}
+    outside = Outside(plan, topics, broker, apis, clock, story, lies, mirrors=_mirrors(plan, apis))
     slots = [
         Slot(name, Disk(None if folder is None else folder / name), Trouble(latency_s=plan.latency_s))
         for name in (f"process-{number}" for number in range(plan.processes))
     ]
     chance = Random(f"{seed}/fate")
+    watches = {name: Watch(api) for name, api in apis.items() if isinstance(api, SandboxApi)}
     happenings = Happenings(
-        plan, outside, slots, Provider(plan, outside, histories, chance), Signals(plan, outside, chance), group, chance
+        plan,
+        outside,
+        slots,
+        Provider(plan, outside, histories, chance),
+        Signals(plan, outside, chance),
+        Orders(plan, outside, chance, watches),
+        group,
+        chance,
     )
     return Town(plan, outside, slots, histories, happenings, chance)
+
+
+def _mirrors(plan: Plan, apis: Mapping[str, Api]) -> list[MirrorRule]:
+    """Between one tag of the one and one of the other, both ways."""
+    if not plan.mirrored:
+        return []
+    (one, its), (other, theirs) = [(name, next(iter(tags_of(api.world)), None)) for name, api in list(apis.items())[:2]]
+    if its is None or theirs is None:
+        return []
+    there = MirrorRule("there", one, its, other, theirs, "email", "email")
+    return [there, MirrorRule("back", other, theirs, one, its, "email", "email")]

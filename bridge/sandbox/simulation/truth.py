@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from bridge.detect.essence import essence
-from bridge.model import Body, Collection, Document, Gone, Reject
+from bridge.model import Body, Collection
 from bridge.sandbox.population.truth import Truth
+from bridge.sandbox.simulation.vendors import Vendor
 from bridge.sandbox.world import World
-from bridge.source.dintero import models
 from bridge.verify.tables import document_digest
 
 EVER = float("-inf")
@@ -42,12 +42,6 @@ Key = tuple[Collection, str]
 Edge = tuple[str, str]
 """Tag and customer, by uid."""
 
-_MAPPED: dict[Collection, Callable[[object, str], Document | Gone | Reject]] = {
-    Collection.CUSTOMERS: models.customer,
-    Collection.TAGS: models.tag,
-    Collection.USERS: models.user,
-}
-
 
 def digest_of(body: Body) -> int:
     """Of what counts of a document, without the tags of a customer."""
@@ -55,10 +49,16 @@ def digest_of(body: Body) -> int:
 
 
 class History:
-    """Versions by collection and uid, and moments by edge, oldest first. An edge that never was has none."""
+    """Versions by collection and uid, and moments by edge, oldest first. An edge that never was has none.
 
-    def __init__(self, world: World) -> None:
+    merged: into whom a customer went, by uid. names: every `customer_id` that a customer has had, with its moment.
+    """
+
+    def __init__(self, world: World, vendor: Vendor) -> None:
         self._world = world
+        self._vendor = vendor
+        self.merged: dict[str, str] = {}
+        self.names: dict[str, list[tuple[float, str]]] = defaultdict(list)
         self._told = world.truth.number
         self._raw: dict[Key, Body] = {}
         self._tags: dict[str, set[str]] = defaultdict(set)
@@ -88,6 +88,12 @@ class History:
             for key, versions in self.versions.items()
         )
 
+    def gone(self, key: Key, at: float) -> bool:
+        """Whether the document was there, and is not any more at that moment."""
+        versions = self.versions.get(key, [])
+        last = bisect_right(versions, at, key=_at) - 1
+        return last >= 0 and versions[last].digest is None
+
     def between(self, key: Key, first: float, last: float) -> set[int | None]:
         """Every digest that was true at some moment from `first` to `last`."""
         versions = self.versions.get(key, [])
@@ -112,27 +118,42 @@ class History:
                 self._set(entry.at, entry.collection, {k: v for k, v in merged.items() if v is not None})
             case "deleted" | "merged":
                 del self._raw[key]
-                self.versions[key].append(Version(entry.at, None))
-                for tag in self._tags.pop(entry.uid, ()):  # of a customer; a deleted tag has lost them all before
-                    self.edges[tag, entry.uid].append(Moment(entry.at, False))
+                self._end(key, entry.at)
+                if entry.kind == "merged":
+                    self.merged[entry.uid] = entry.detail["into"]
             case "tagged":
                 self._tie(entry.at, entry.detail["tag"], entry.uid)
             case "untagged":
                 tag = entry.detail["tag"]
-                self._tags[entry.uid].discard(tag)
-                self.edges[tag, entry.uid].append(Moment(entry.at, False))
+                if tag in self._tags[entry.uid]:  # one that is gone may have faded from a customer only now
+                    self._tags[entry.uid].discard(tag)
+                    self.edges[tag, entry.uid].append(Moment(entry.at, False))
             case kind:
                 raise AssertionError(f"the truth log tells of {kind}")
 
     def _set(self, at: float, collection: Collection, raw: Body) -> None:
         key = (collection, raw["id"])
         self._raw[key] = raw
-        if collection is Collection.USERS:
-            roles = self._world.staff.roles
-            raw = {**raw, "roles": [roles[role["id"]] for role in raw.get("roles", ())]}
-        mapped = _MAPPED[collection](raw, "")
-        assert isinstance(mapped, Document), "the world holds only good documents"
+        mapped = self._vendor.mapped(self._world, collection, raw)
+        if mapped is None:
+            return
         self.versions.setdefault(key, []).append(Version(at, digest_of(mapped.body)))
+        if collection is Collection.CUSTOMERS:
+            self.names[raw["id"]].append((at, mapped.body["customer_id"]))
+
+    def _end(self, key: Key, at: float) -> None:
+        """It is gone, and all its edges. (Most tags have lost theirs before.)"""
+        collection, uid = key
+        if key in self.versions:
+            self.versions[key].append(Version(at, None))
+        if collection is Collection.CUSTOMERS:
+            for tag in self._tags.pop(uid, ()):
+                self.edges[tag, uid].append(Moment(at, False))
+        elif collection is Collection.TAGS:
+            for customer, tags in self._tags.items():
+                if uid in tags:
+                    tags.discard(uid)
+                    self.edges[uid, customer].append(Moment(at, False))
 
     def _tie(self, at: float, tag: str, customer: str) -> None:
         self._tags[customer].add(tag)
