@@ -1,8 +1,8 @@
-"""`bridge demo`: the whole thing on one machine: a real Kafka, a provider whose customers live, the bridge, a view.
+"""`bridge demo`: the whole thing on one machine: a real Kafka, two providers whose customers live, the bridge, a view.
 
-Everything is what a user would run, only in one process: the sandbox serves HTTP, the bridge polls it, the view reads
-Kafka like any consumer. At the end the world stands still, the bridge catches up and drains, and `verify` has the
-last word.
+Everything is what a user would run, only in one process: the sandbox serves HTTP, the bridge polls it, a service sends
+commands into the inbox, the view reads Kafka like any consumer. At the end the worlds stand still, the bridge catches
+up and drains, and `verify` has the last word.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from pydantic import SecretStr
@@ -22,17 +23,21 @@ from rich.console import Console
 from rich.live import Live
 
 from bridge import assembly
-from bridge.cli.live import Tally, counts_table, latency_line, screen
+from bridge.cli.acting import Desk, Services
+from bridge.cli.live import Tally, answer_line, counts_table, latency_line, screen
 from bridge.cli.loop import run_async, stop_on_signals
 from bridge.cli.service import configure_logs
 from bridge.cli.verify import prove
 from bridge.clock import SystemClock
-from bridge.config import BridgeSection, Config, HttpSection, SourceSection
+from bridge.config import BridgeSection, Config, HttpSection, MirrorSection, SourceSection
 from bridge.errors import EnvironmentUnavailable
 from bridge.model import Collection
 from bridge.publish.reading import read_topics
 from bridge.publish.settings import KafkaSettings
 from bridge.runtime.tasks import first_leaf
+
+if TYPE_CHECKING:
+    from bridge.sandbox.world import World
 
 RATES = {
     "sign_up": 60.0,
@@ -48,6 +53,20 @@ RATES = {
     "user_delete": 4.0,
 }
 """Changes per minute: every event type within a few seconds, and slow enough to read."""
+
+REBILLY_RATES = {
+    "sign_up": 30.0,
+    "edit": 60.0,
+    "tag": 10.0,
+    "untag": 10.0,
+    "merge": 10.0,
+    "pay": 60.0,
+    "tag_rename": 2.0,
+}
+"""The same at the other provider; here it is mostly services that tag."""
+
+TAGGED_AT_ONCE = 200
+"""Customers of one command; two of them are told as many events."""
 
 SWEEP_INTERVAL_S = 10.0
 """So short that what no poll shows is complete by the end of a short demo, too."""
@@ -68,7 +87,9 @@ START_S = 60.0
 @click.option("--bootstrap", envvar="KAFKA_BOOTSTRAP_SERVERS", help="Use this Kafka instead of starting one.")
 @click.pass_obj
 def demo(debug: bool, seconds: float | None, customers: int, seed: int, bootstrap: str | None) -> None:
-    """Watch customers change at a provider and arrive as events in Kafka; nothing needs to be installed.
+    """Watch customers change at two providers and arrive as events in Kafka; nothing needs to be installed.
+
+    A tag of the one is mirrored to the other, and a service sends commands: renames, and a tag for many.
 
     The first start resolves Kafka's jars, which takes about a minute.
     """
@@ -78,7 +99,10 @@ def demo(debug: bool, seconds: float | None, customers: int, seed: int, bootstra
 async def _demo(debug: bool, seconds: float | None, customers: int, seed: int, bootstrap: str | None) -> int:
     from bridge.sandbox.api import SandboxApi  # noqa: PLC0415
     from bridge.sandbox.http import serve  # noqa: PLC0415
-    from bridge.sandbox.population.life import Rates  # noqa: PLC0415
+    from bridge.sandbox.population.dialect import REBILLY  # noqa: PLC0415
+    from bridge.sandbox.population.life import Rates, RebillyRates  # noqa: PLC0415
+    from bridge.sandbox.rebilly.api import RebillyApi  # noqa: PLC0415
+    from bridge.sandbox.rebilly.switches import RebillySwitches  # noqa: PLC0415
     from bridge.sandbox.switches import Switches  # noqa: PLC0415
     from bridge.sandbox.world import World, live  # noqa: PLC0415
 
@@ -86,17 +110,24 @@ async def _demo(debug: bool, seconds: float | None, customers: int, seed: int, b
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         servers = bootstrap or str(await stack.enter_async_context(_local_kafka(console)))
-        _say(console, f"building {customers:,} customers (seed {seed})")
-        switches = Switches(timestamp_precision="milliseconds")
+        _say(console, f"building twice {customers:,} customers (seed {seed})")
+        switches, its = (
+            Switches(timestamp_precision="milliseconds"),
+            RebillySwitches(timestamp_precision="microseconds"),
+        )
         world = World(seed, customers, 20, Rates(), clock, rules=switches.rules())
-        url = await stack.enter_async_context(serve(SandboxApi(world, switches, clock)))
+        other = World(seed, customers, 20, RebillyRates(), clock, "org_demo", rules=its.rules(), dialect=REBILLY)
+        rebilly = RebillyApi(other, its, clock)
+        url = await stack.enter_async_context(serve(SandboxApi(world, switches, clock), rebilly))
         data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bridge-demo-")))
-        config = _config(servers, f"{url}/v1", data_dir)
+        config = _config(servers, url, rebilly.base_path, data_dir, _mirror(world, other))
         configure_logs(config, debug, "console", quiet=not debug)
         bridge = assembly.build(config, clock)
         stop = asyncio.Event()
         stack.enter_context(stop_on_signals(stop.set))
-        tally = Tally()
+        tally, desk = Tally(), Desk()
+        services = Services(config, clock, lambda: _living(world), lambda: _living(other))
+        bulk_tag = [uid for uid, tag in other.tags.items() if "type" not in tag][1]
         try:
             async with asyncio.TaskGroup() as group:
                 running = group.create_task(bridge.run(), name="bridge")
@@ -104,30 +135,45 @@ async def _demo(debug: bool, seconds: float | None, customers: int, seed: int, b
                 if not await _wait_ready(console, bridge, running, stop):
                     bridge.stop()
                     return 0
-                watcher = group.create_task(_watch(config, tally, clock), name="consumer")
-                world.rates = Rates(**RATES)
-                living = group.create_task(live(world), name="world")
+                watchers = [
+                    group.create_task(_watch(config, tally, clock), name="consumer"),
+                    group.create_task(desk.watch(config, clock), name="consumer of outcomes"),
+                ]
+                world.rates, other.rates = Rates(**RATES), RebillyRates(**REBILLY_RATES)
+                living = [
+                    group.create_task(live(world), name="world"),
+                    group.create_task(live(other), name="the other world"),
+                    group.create_task(services.act("acme", "billing", bulk_tag, TAGGED_AT_ONCE), name="services"),
+                ]
+
+                def learn() -> None:
+                    for number, each in enumerate((world, other)):
+                        tally.learn(number, each.truth.after(tally.truth_number(number)))
+
                 try:
                     deadline = None if seconds is None else time.monotonic() + seconds
                     with _view(
                         console,
                         tally,
-                        f"Kafka {servers}   provider {url}/v1   metrics http://127.0.0.1:{bridge.probes.port}/",
+                        desk,
+                        f"Kafka {servers}   providers {url}   metrics http://127.0.0.1:{bridge.probes.port}/",
                     ) as refresh:
                         while not stop.is_set() and (deadline is None or time.monotonic() < deadline):
-                            tally.learn(world.truth.after(tally.truth_number))
+                            learn()
                             refresh()
                             await asyncio.sleep(REFRESH_S)
-                        living.cancel()
-                        tally.learn(world.truth.after(tally.truth_number))
-                        await _catch_up(bridge, refresh)
+                        for task in living:
+                            task.cancel()
+                        learn()
+                        await _catch_up(bridge, desk, refresh)
+                        learn()
                 finally:
-                    living.cancel()
-                    watcher.cancel()
+                    for task in (*living, *watchers):
+                        task.cancel()
                     bridge.stop()
         except BaseExceptionGroup as error:
             raise first_leaf(error) from None
-        return await _summary(console, config, tally, clock)
+        return await _summary(console, config, tally, desk, clock)
 
 
 @asynccontextmanager
@@ -142,8 +188,23 @@ async def _local_kafka(console: Console) -> AsyncIterator[str]:
         await kafka.stop()
 
 
-def _config(servers: str, api_url: str, data_dir: Path) -> Config:
-    """A bridge of its own on whatever Kafka is used: a name that no former demo had."""
+def _living(world: World) -> list[str]:
+    """Uids of the customers."""
+    customers = world.customers
+    return [customers.uids[row] for row in customers.live_row_of.values()]
+
+
+def _mirror(world: World, other: World) -> MirrorSection:
+    """Who gets the first tag here, gets the first one there."""
+    its = next(tag["tag"] for tag in other.tags.values() if "type" not in tag)
+    mine = next(tag["tag"] for tag in world.tags.values())
+    return MirrorSection.model_validate(
+        {"name": "demo", "from": f"acme:{mine}", "to": f"billing:{its}", "join": "email"}
+    )
+
+
+def _config(servers: str, url: str, organization: str, data_dir: Path, mirror: MirrorSection) -> Config:
+    """A bridge of its own on whatever Kafka is used: a name that no former demo had. organization: path of the API."""
     name = f"demo-{os.getpid()}-{int(time.time())}"
     return Config(
         kafka=KafkaSettings(bootstrap_servers=servers.split(",")),
@@ -156,13 +217,25 @@ def _config(servers: str, api_url: str, data_dir: Path) -> Config:
                 account="T12345678",
                 client_id="sandbox",
                 client_secret=SecretStr("sandbox-secret"),
-                base_url=api_url,
+                base_url=f"{url}/v1",
                 collections=list(Collection),
                 poll_interval=POLL_INTERVAL_S,
                 sweep_interval=SWEEP_INTERVAL_S,
                 request_budget=200.0,
-            )
+            ),
+            SourceSection(
+                id="billing",
+                provider="rebilly",
+                account=organization.rpartition("/")[2],
+                api_key=SecretStr("sandbox-key"),
+                base_url=url,
+                collections=[Collection.CUSTOMERS, Collection.TAGS, Collection.MEMBERSHIPS],
+                poll_interval=POLL_INTERVAL_S,
+                sweep_interval=SWEEP_INTERVAL_S,
+                request_budget=200.0,
+            ),
         ],
+        mirrors=[mirror],
     )
 
 
@@ -194,11 +267,11 @@ async def _watch(config: Config, tally: Tally, clock: SystemClock) -> None:
 
 
 @contextmanager
-def _view(console: Console, tally: Tally, title: str) -> Iterator[Callable[[], None]]:
+def _view(console: Console, tally: Tally, desk: Desk, title: str) -> Iterator[Callable[[], None]]:
     """A screen that refreshes in place on a terminal; a line every few seconds elsewhere."""
     if console.is_terminal:
-        with Live(screen(tally, title), console=console, auto_refresh=False, screen=False) as view:
-            yield lambda: view.update(screen(tally, title), refresh=True)
+        with Live(screen(tally, desk, title), console=console, auto_refresh=False, screen=False) as view:
+            yield lambda: view.update(screen(tally, desk, title), refresh=True)
         return
     _say(console, title)
     last = time.monotonic()
@@ -208,25 +281,33 @@ def _view(console: Console, tally: Tally, title: str) -> Iterator[Callable[[], N
         if time.monotonic() - last >= 5.0:
             last = time.monotonic()
             _say(console, f"{sum(tally.counts.values()):,} events   {latency_line(tally)}")
+            if desk.answers:
+                _say(console, f"          {answer_line(desk.answers[-1])}; {desk.mirrored} edges mirrored")
 
     yield line
 
 
-async def _catch_up(bridge: assembly.Bridge, refresh: Callable[[], None]) -> None:
-    """Until everything that happened before now is committed."""
-    now = time.time()
+async def _catch_up(bridge: assembly.Bridge, desk: Desk, refresh: Callable[[], None]) -> None:
+    """Until everything that happened before now is committed, and what mirrors have made of it, and its events."""
     deadline = time.monotonic() + CATCH_UP_S
-    while bridge.proved_until() < now and time.monotonic() < deadline:
-        refresh()
-        await asyncio.sleep(REFRESH_S)
+    quiet = 0
+    while quiet < 2 and time.monotonic() < deadline:
+        now, mirrored = time.time(), desk.mirrored
+        while (bridge.proved_until() < now or desk.open) and time.monotonic() < deadline:
+            refresh()
+            await asyncio.sleep(REFRESH_S)
+        quiet = quiet + 1 if desk.mirrored == mirrored else 0
     await asyncio.sleep(2 * REFRESH_S)  # for the view's own consumer to read the last of it
     refresh()
 
 
-async def _summary(console: Console, config: Config, tally: Tally, clock: SystemClock) -> int:
+async def _summary(console: Console, config: Config, tally: Tally, desk: Desk, clock: SystemClock) -> int:
     console.print()
     console.print(counts_table(tally))
     console.print(latency_line(tally), highlight=False)
+    for answer in desk.answers:
+        _say(console, answer_line(answer))
+    _say(console, f"{desk.mirrored} edges mirrored from acme to billing")
     return await prove(config, clock, online=True)
 
 

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from bridge.cli.acting import Answer, Desk
 from bridge.model import instant
 from bridge.publish.reading import Message
 from bridge.sandbox.population.truth import Truth
@@ -44,14 +45,17 @@ class Tally:
         self.edge_latencies: deque[float] = deque(maxlen=LATENCIES_MAX)
         self._deleted_at: dict[str, float] = {}
         self._edge_at: dict[tuple[str, str, str], float] = {}
-        self.truth_number = 0
-        """Of the last entry of the truth log taken note of."""
+        self._truth_numbers: dict[int, int] = {}
 
-    def learn(self, truth: Sequence[Truth]) -> None:
+    def truth_number(self, world: int) -> int:
+        """Of the last entry of a world's truth log taken note of."""
+        return self._truth_numbers.get(world, 0)
+
+    def learn(self, world: int, truth: Sequence[Truth]) -> None:
         """Take note of what the provider will not date."""
         for entry in truth:
-            self.truth_number = entry.number
-            if entry.kind == "deleted":
+            self._truth_numbers[world] = entry.number
+            if entry.kind in ("deleted", "merged"):
                 self._deleted_at[entry.uid] = entry.at
             elif entry.kind in _EDGES:
                 self._edge_at[entry.kind, entry.uid, entry.detail["tag"]] = entry.at
@@ -71,7 +75,7 @@ class Tally:
                 latency = now - happened_at
                 self.edge_latencies.append(latency)
         elif verb != "snapshot":
-            changed_at = self._deleted_at.pop(subject, None) if kind.endswith("deleted") else None
+            changed_at = self._deleted_at.pop(subject, None) if verb in ("deleted", "merged") else None
             latency = now - (changed_at or instant(data["changed_at"]) / 1_000_000)
             self.latencies.append(latency)
         changed = ", ".join(pointer[1:] for pointer in data.get("changed", ()))
@@ -81,9 +85,16 @@ class Tally:
 _EDGES = frozenset({"tagged", "untagged"})
 
 
-def screen(tally: Tally, title: str) -> RenderableType:
+def screen(tally: Tally, desk: Desk, title: str) -> RenderableType:
     """The whole live view."""
-    return Group(title, "", counts_table(tally), "", _last_events(tally), "", latency_line(tally))
+    answers = [escape(answer_line(answer)) for answer in reversed(desk.answers)]
+    said = f"commands answered, the last ones first ({desk.mirrored} edges mirrored, {desk.open} commands under way):"
+    return Group(title, "", counts_table(tally), "", _last_events(tally), "", latency_line(tally), "", said, *answers)
+
+
+def answer_line(answer: Answer) -> str:
+    """What became of a command."""
+    return f"{answer.id}: {answer.kind} at {answer.source} {answer.outcome} in {answer.seconds:.2f} s: {answer.detail}"
 
 
 def counts_table(tally: Tally) -> Table:
