@@ -47,7 +47,7 @@ RATES = {
     "tag": 40.0,
     "untag": 30.0,
     "tag_create": 15.0,
-    "tag_delete": 8.0,
+    "tag_delete": 4.0,
     "user_create": 6.0,
     "user_edit": 15.0,
     "user_delete": 4.0,
@@ -195,9 +195,9 @@ def _living(world: World) -> list[str]:
 
 
 def _mirror(world: World, other: World) -> MirrorSection:
-    """Who gets the first tag here, gets the first one there."""
-    its = next(tag["tag"] for tag in other.tags.values() if "type" not in tag)
-    mine = next(tag["tag"] for tag in world.tags.values())
+    """Who gets the first tag here, gets the first one there, whatever they are called by then."""
+    its = next(uid for uid, tag in other.tags.items() if "type" not in tag)
+    mine = next(iter(world.tags))
     return MirrorSection.model_validate(
         {"name": "demo", "from": f"acme:{mine}", "to": f"billing:{its}", "join": "email"}
     )
