@@ -322,3 +322,19 @@ def test_members_of_a_tag_that_goes_lose_it_although_memberships_are_paused(tagg
     assert len(list(pauses(SOURCE, [paused, resumed], tagged.events))) == 2, "nobody has said that the tag is gone"
     tagged.tell("tags", tagged.tag, "deleted", tagged.events[0].event.after, None)
     assert len(list(pauses(SOURCE, [paused, resumed], tagged.events))) == 1
+
+
+def test_members_may_lose_a_tag_right_before_it_goes_although_tags_are_paused(tagged: Town) -> None:
+    """By who reads memberships; that the tag goes is read as soon as it is no longer paused."""
+    spans = {Kind.PAUSE: tagged.now + 2, Kind.RESUME: tagged.now + STEP_S + 1.2}
+    signals = {
+        kind: _signal(kind, at)._replace(sent=Sent(kind, kind, SOURCE, Collection.TAGS, at))
+        for kind, at in spans.items()
+    }
+    tagged.tag_it()
+    tagged.tell_edge("untagged", tagged.shown(tagged.tag), tagged.shown())
+    tagged.now += 0.5
+    tagged.tell("tags", tagged.tag, "deleted", tagged.events[0].event.after, None)
+    assert list(pauses(SOURCE, [signals[Kind.PAUSE], signals[Kind.RESUME]], tagged.events)) == []
+    late = signals[Kind.RESUME]._replace(sent=signals[Kind.RESUME].sent._replace(at=tagged.now + 2))
+    assert len(list(pauses(SOURCE, [signals[Kind.PAUSE], late], tagged.events))) == 1

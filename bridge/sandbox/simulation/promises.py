@@ -85,13 +85,13 @@ def pauses(source: str, answered: Sequence[Answered], told: Sequence[Told]) -> I
     }
     for one in told:
         seen = _detected(one)
-        read = one.event.collection
+        readers = [one.event.collection]
         if one.event.verb in ("tagged", "untagged"):
-            # Who reads that a tag is gone takes it from its members first.
+            # Who reads that a tag is gone takes it from its members first; or they lost it just before.
             gone = tags_gone.get(one.event.data["tag"]["uid"], float("inf"))
             stripped = one.event.verb == "untagged" and 0.0 <= gone - seen < STRIP_S
-            read = Collection.TAGS if stripped else Collection.MEMBERSHIPS
-        if any(began < seen < ended for began, ended in spans[read]):
+            readers = [Collection.MEMBERSHIPS, *([Collection.TAGS] if stripped else [])]
+        if all(any(began < seen < ended for began, ended in spans[read]) for read in readers):
             yield f"paused: event {one.event.sequence} of {one.event.state_key} was detected at {seen:.3f} all the same"
 
 
