@@ -48,7 +48,7 @@ def test_five_thousand_are_tagged_by_five_calls(
         process = bridge(tmp_path, path)
         wait_for("the first reading", lambda: serves(path) and process.running)
         tag = a_tag(url)
-        listed = command("state", "-c", str(path), "list", f"{SOURCE}/customers", "--json")
+        listed = command("state", "-c", str(path), "list", "--collection", "customers", "--json")
         uids = [json.loads(line)["key"].rpartition("/")[2] for line in listed.stdout.splitlines()][:COUNT]
         assert len(uids) == COUNT, listed.stdout[-500:] + listed.stderr
         if result == "partly":
