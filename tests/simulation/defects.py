@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 from bridge.commands.outcome import Outcome
 from bridge.errors import CommitUnknown
-from bridge.model import Collection, Document, Path, key_of
+from bridge.model import Collection, Document, Gone, Path, key_of
 from bridge.publish.transaction import Producer, Receipt, Record
 from bridge.runtime.inbox import DONE, InboxDesk
 from bridge.runtime.ledger import Batch, Ledger
@@ -69,8 +69,8 @@ def confirming_read_skipped() -> Iterator[None]:
     def trusting(self: Removal, *args: Any) -> None:
         init(self, *args)
 
-        async def nothing(known: Sequence[Document]) -> Mapping[str, Document | None]:
-            return {document.uid: None for document in known}
+        async def nothing(known: Sequence[Document]) -> Mapping[str, Gone]:
+            return {document.uid: Gone(document.uid, 0) for document in known}
 
         self._feed = cast(Any, SimpleNamespace(fetch=nothing, collection=self._feed.collection))
 
