@@ -326,15 +326,15 @@ def test_members_of_a_tag_that_goes_lose_it_although_memberships_are_paused(tagg
 
 def test_members_may_lose_a_tag_right_before_it_goes_although_tags_are_paused(tagged: Town) -> None:
     """By who reads memberships; that the tag goes is read as soon as it is no longer paused."""
-    spans = {Kind.PAUSE: tagged.now + 2, Kind.RESUME: tagged.now + STEP_S + 1.2}
-    signals = {
-        kind: _signal(kind, at)._replace(sent=Sent(kind, kind, SOURCE, Collection.TAGS, at))
-        for kind, at in spans.items()
-    }
+
+    def signal(kind: SignalKind, at: float) -> Answered:
+        return _signal(kind, at)._replace(sent=Sent(kind, kind, SOURCE, Collection.TAGS, at))
+
+    paused, resumed = signal(Kind.PAUSE, tagged.now + 2), signal(Kind.RESUME, tagged.now + STEP_S + 1.2)
     tagged.tag_it()
     tagged.tell_edge("untagged", tagged.shown(tagged.tag), tagged.shown())
     tagged.now += 0.5
     tagged.tell("tags", tagged.tag, "deleted", tagged.events[0].event.after, None)
-    assert list(pauses(SOURCE, [signals[Kind.PAUSE], signals[Kind.RESUME]], tagged.events)) == []
-    late = signals[Kind.RESUME]._replace(sent=signals[Kind.RESUME].sent._replace(at=tagged.now + 2))
-    assert len(list(pauses(SOURCE, [signals[Kind.PAUSE], late], tagged.events))) == 1
+    assert list(pauses(SOURCE, [paused, resumed], tagged.events)) == []
+    late = signal(Kind.RESUME, tagged.now + 2)
+    assert len(list(pauses(SOURCE, [paused, late], tagged.events))) == 1
