@@ -2,7 +2,7 @@
 
     --quick      one population of 30,000, under three minutes; figures of less than 10 s each
     --json PATH  where the figures go as JSON
-    --only WORD  some of: read, latency, restore, takeover, sources, slices, edges
+    --only WORD  some of: read, latency, restore, takeover, sources, slices, edges, commands
     --customers, --rounds  for a closer look
 
 Starts an API process and, unless KAFKA_BOOTSTRAP_SERVERS names one, a Kafka; ends what it started.
@@ -25,8 +25,9 @@ from rich.console import Console
 
 from bridge.publish.settings import quiet_client_loggers
 from bridge.sandbox.kafka import LocalKafka
+from tests.bench.commands import Load, commands
 from tests.bench.edges import Edges, many_edges
-from tests.bench.figures import Bench, Cost, Figure
+from tests.bench.figures import Bench, Cost, Figure, at_most
 from tests.bench.machine import Provider, api_limit, provider
 from tests.bench.slices import slices
 from tests.bench.sources import Crowd, crowds
@@ -46,6 +47,7 @@ class Plan:
 
     crowd: many sources, and edges: many memberships, whatever population.
     sliced: the population that is read in slices, and before that one page after the other at 100 ms each.
+    load: of commands.
     """
 
     customers: int
@@ -56,9 +58,10 @@ class Plan:
     crowd: Crowd | None = None
     edges: Edges | None = None
     sliced: int = 0
+    load: Load | None = None
 
 
-ALL = frozenset({"read", "latency", "restore", "takeover", "sources", "slices", "edges"})
+ALL = frozenset({"read", "latency", "restore", "takeover", "sources", "slices", "edges", "commands"})
 
 WITHOUT_KAFKA = frozenset({"edges"})
 
@@ -66,12 +69,13 @@ FULL = (
     Plan(
         100_000,
         3,
-        frozenset({"read", "latency", "takeover", "sources", "slices", "edges"}),
+        ALL - {"restore"},
         12.0,
         12.0,
         Crowd(many=2_000, poll_s=30.0, large=250_000, rolling=2_000, rolling_poll_s=10.0),
         Edges(customers=1_000_000, tags=10_000, each=20),
         sliced=100_000,
+        load=Load(accepted_s=20.0, timed=100, tagged=10_000),
     ),
     Plan(1_000_000, 1, frozenset({"read", "restore"}), 12.0, 0.0),
 )
@@ -85,6 +89,7 @@ QUICK = (
         Crowd(many=200, poll_s=2.0, large=0, rolling=0, rolling_poll_s=0.0),
         Edges(customers=20_000, tags=1_000, each=20),
         sliced=10_000,
+        load=Load(accepted_s=5.0, timed=20, tagged=3_000),
     ),
 )
 
@@ -92,7 +97,7 @@ QUICK = (
 async def population(bench: Bench, plan: Plan) -> list[Figure]:
     """Everything that is measured with one population, with many sources, and with many memberships."""
     figures: list[Figure] = []
-    if plan.parts - {"sources", "slices", "edges"}:
+    if plan.parts - {"sources", "slices", "edges", "commands"}:
         figures += await one_source(bench, plan)
     if "slices" in plan.parts and plan.sliced:
         figures += await slices(bench, plan.sliced)
@@ -100,6 +105,8 @@ async def population(bench: Bench, plan: Plan) -> list[Figure]:
         figures += await crowds(bench, plan.crowd)
     if "edges" in plan.parts and plan.edges is not None:
         figures += await many_edges(bench, plan.edges)
+    if "commands" in plan.parts and plan.load is not None:
+        figures += await commands(bench, plan.load)
     return figures
 
 
@@ -156,8 +163,8 @@ async def latencies(bench: Bench, plan: Plan, api: Provider) -> list[Figure]:
     for number, rate in enumerate(RATES):
         name = f"{rate:,.0f} changes/s, to the topic"
         most_p50, most_p99 = (600, 1_200) if rate == 100 else (None, 1_500)
-        p50 = _at_most(f"{name}: p50", "ms", most_p50)
-        p99 = _at_most(f"{name}: p99", "ms", most_p99)
+        p50 = at_most(f"{name}: p50", "ms", most_p50)
+        p99 = at_most(f"{name}: p99", "ms", most_p99)
         cpu = Figure("  CPU per change", "µs")
         for figure, field in ((p50, "p50"), (p99, "p99"), (cpu, "cpu_us")):
             first, value, last = (getattr(part[number], field) for part in (before, found, after))
@@ -168,14 +175,10 @@ async def latencies(bench: Bench, plan: Plan, api: Provider) -> list[Figure]:
 
 async def take_overs(bench: Bench, plan: Plan, api: Provider) -> list[Figure]:
     """kill -9 with a second process at hand."""
-    figure = _at_most(f"take-over after kill -9, {plan.customers:,} customers", "s", 13)
+    figure = at_most(f"take-over after kill -9, {plan.customers:,} customers", "s", 13)
     async with bench.bridge_topic() as topic:
         figure.add(await bench.take_over(topic, api))
     return [figure]
-
-
-def _at_most(name: str, unit: str, most: float | None) -> Figure:
-    return Figure(name, unit, f"< {most:,}", lambda value: value < most) if most else Figure(name, unit)
 
 
 def across(figures: list[Figure]) -> list[Figure]:

@@ -63,6 +63,11 @@ class Figure:
             self.controls.append(plain[1] / plain[0])
 
 
+def at_most(name: str, unit: str, most: float | None) -> Figure:
+    """One that shall be less; None: nobody says how much."""
+    return Figure(name, unit, f"< {most:,g}", lambda value: value < most) if most else Figure(name, unit)
+
+
 class Cost(NamedTuple):
     """Of reading customers: how many per second, microseconds of CPU for each, most memory in MiB."""
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.provider import LIST
-from tests.support.processes import SECRET, free_port, listen_of, served
+from tests.support.processes import SECRET, free_port, get, listen_of, served
 
 SAMPLE_S = 0.02
 """Between two looks at a process; the kernel counts CPU in hundredths of a second."""
@@ -164,6 +164,23 @@ async def provider(folder: Path, customers: int) -> AsyncIterator[Provider]:
         child.kill()
 
 
+@asynccontextmanager
+async def sandbox(folder: Path, customers: int, *options: str) -> AsyncIterator[Provider]:
+    """The sandbox as users start it, with so many customers at each provider."""
+    port = free_port()
+    arguments = ("bridge", "sandbox", "--port", str(port), "--customers", str(customers), *options)
+    child = Child("api", folder / f"sandbox-{port}.log", *arguments)
+    api = Provider(child, port, customers)
+    try:
+        await wait_until(
+            lambda: get(f"{api.url}/sandbox/stats")[0] == 200 or not child.running, PROVIDER_READY_S, "the sandbox"
+        )
+        assert child.running, child.said()
+        yield api
+    finally:
+        child.kill()
+
+
 async def api_limit(api: Provider) -> float:
     """Pages per second to a client that does nothing with them, with as many connections as it takes."""
     cursors: list[str] = api.get("/bench/cursors")
@@ -194,19 +211,28 @@ def bridge(folder: Path, bootstrap: str, name: str, url: str, source: Mapping[st
 def configured(
     folder: Path, bootstrap: str, name: str, url: str, sources: Iterable[Mapping[str, Any]], label: str = "a"
 ) -> Path:
-    """A configuration with defaults but for these keys of each source. `Any`: TOML."""
+    """A configuration with defaults but for these keys of each source, who are of Dintero unless they say otherwise.
+
+    `Any`: TOML.
+    """
     path = folder / f"{name}-{label}.toml"
     text = (
         f"[kafka]\nbootstrap_servers = {json.dumps(bootstrap.split(','))}\n"
         f'[bridge]\nname = "{name}"\ndata_dir = "{folder / f"{name}-data-{label}"}"\n'
         f'[http]\nlisten = "127.0.0.1:{free_port()}"\n'
     )
-    common = {"provider": "dintero", "client_id": "sandbox", "base_url": f"{url}/v1"}
+    common = {"provider": "dintero", "client_id": "sandbox", "client_secret": {"env": "SANDBOX_SECRET"}}
     for source in sources:
-        text += '[[sources]]\nclient_secret = { env = "SANDBOX_SECRET" }\n'
-        text += "".join(f"{key} = {json.dumps(value)}\n" for key, value in {**common, **source}.items())
+        keys = source if "provider" in source else {**common, "base_url": f"{url}/v1", **source}
+        text += "[[sources]]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in keys.items())
     path.write_text(text)
     return path
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+    return json.dumps(value)
 
 
 def started(path: Path) -> Child:

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from tests.bench.figures import LATE_S, NEVER, Bench, Figure
-from tests.bench.machine import PROVIDER_READY_S, SAMPLE_S, Child, Provider, configured, started, wait_until
-from tests.support.processes import free_port, get
+from tests.bench.machine import SAMPLE_S, Provider, configured, sandbox, started
 
 PAGE_MS = 100
 LANES = 8
@@ -32,31 +29,14 @@ async def slices(bench: Bench, customers: int) -> list[Figure]:
         if customers >= TIMES_FROM
         else Figure("  times as fast", "x")
     )
-    async with slow_provider(bench, customers) as api:
+    switches = (f"page_latency_ms={PAGE_MS}", "timestamp_precision=milliseconds")
+    options = [word for switch in switches for word in ("--switch", switch)]
+    async with sandbox(bench.folder, customers, "--provider", "dintero", *options) as api:
         for lanes, figure in ((1, walk), (LANES, side_by_side)):
             figure.add(await _first_read(bench, api, lanes))
     times.add(walk.values[0] / side_by_side.values[0])
     bench.say(f"slices: {walk.values[0]:.1f} s, {side_by_side.values[0]:.1f} s: {times.values[0]:.1f} times as fast")
     return [walk, side_by_side, times]
-
-
-@asynccontextmanager
-async def slow_provider(bench: Bench, customers: int) -> AsyncIterator[Provider]:
-    """The sandbox with so many customers."""
-    port = free_port()
-    switches = (f"page_latency_ms={PAGE_MS}", "timestamp_precision=milliseconds")
-    options = [word for switch in switches for word in ("--switch", switch)]
-    sandbox = ("bridge", "sandbox", "--port", str(port), "--customers", str(customers), *options)
-    child = Child("api", bench.folder / f"sandbox-{port}.log", *sandbox)
-    api = Provider(child, port, customers)
-    try:
-        await wait_until(
-            lambda: get(f"{api.url}/sandbox/stats")[0] == 200 or not child.running, PROVIDER_READY_S, "the sandbox"
-        )
-        assert child.running, child.said()
-        yield api
-    finally:
-        child.kill()
 
 
 async def _first_read(bench: Bench, api: Provider, lanes: int) -> float:
