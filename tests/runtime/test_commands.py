@@ -4,98 +4,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 import orjson
 import pytest
 
-from bridge.errors import CommitUnknown, PublishError, RetryLater
-from bridge.model import iso
+from bridge.errors import CommitUnknown, PublishError
+from bridge.event.envelope import EventBuilder
+from bridge.model import Account, iso
 from bridge.publish.inbox import InboxRecord
 from bridge.runtime.commands import queue as queues
 from bridge.runtime.commands.executor import RETRY_S_MAX
 from bridge.source.transport import Request, Response
+from tests.runtime.commanding import (
+    Tap,
+    causes,
+    happened,
+    left_over,
+    lose,
+    name_of,
+    names,
+    retag,
+    tags_of,
+    uid_of,
+    until,
+    until_answered,
+)
 from tests.runtime.members import Club
 from tests.runtime.posting import Post, living
 from tests.runtime.shards import House
 from tests.support.clock import VirtualClock, run_virtual
-
-
-class Tap:
-    """Between the bridge and the provider: `around` may do something before a request and after its answer."""
-
-    def __init__(self, house: House) -> None:
-        self.seen: list[tuple[str, str]] = []
-        self.around: Callable[[Request, Callable[[], Awaitable[Response]]], Awaitable[Response]] | None = None
-        self._send = house.api.send
-        house.api.send = self.send  # type: ignore[method-assign]
-
-    async def send(self, request: Request) -> Response:
-        self.seen.append((request.method, request.path))
-
-        async def go_on() -> Response:
-            return await self._send(request)
-
-        return await (go_on() if self.around is None else self.around(request, go_on))
-
-    def writes(self) -> list[str]:
-        """Paths of all writes but the log-in."""
-        return [path for method, path in self.seen if method != "GET" and not path.endswith("/auth/token")]
-
-
-def names(house: House) -> list[str]:
-    """The customer_ids there are."""
-    return list(house.world.customers.live_row_of)
-
-
-def uid_of(house: House, name: str) -> str:
-    return house.world.customers.uids[house.world.customers.live_row_of[name]]
-
-
-def name_of(house: House, uid: str) -> str | None:
-    customers = house.world.customers
-    return next((name for name, row in customers.live_row_of.items() if customers.uids[row] == uid), None)
-
-
-def tags_of(house: House, name: str) -> set[str]:
-    customers = house.world.customers
-    return set(customers.tags[customers.live_row_of[name]])
-
-
-def retag(house: House, name: str, *tags: str) -> None:
-    house.world.set_customer_tags(name, tags)
-
-
-def causes(house: House, kind: str) -> list[dict[str, str]]:
-    """Why each event of a type was detected, those of the first reading aside."""
-    found = [
-        orjson.loads(record.value or b"")["cause"]
-        for record in house.kafka.events("customers")
-        if dict(record.headers)["ce_type"].decode() == f"bridge.{kind}.v1"
-    ]
-    return [cause for cause in found if cause["path"] != "snapshot"]
-
-
-def happened(house: House, kind: str) -> int:
-    """How often, at the provider."""
-    return sum(entry.kind == kind for entry in house.world.truth)
-
-
-def left_over(house: House) -> list[str]:
-    """Keys of commands that are not answered."""
-    return [key for part in ("command", "doing") for key, _ in house.store.scan(f"acme/{part}/")]
-
-
-async def until_answered(post: Post, count: int, at_most_s: float = 60.0) -> None:
-    await until(lambda: len(post.outcomes) >= count, at_most_s)
-
-
-async def until(true: Callable[[], bool], at_most_s: float = 60.0) -> None:
-    async with asyncio.timeout(at_most_s):
-        while not true():  # noqa: ASYNC110 (nobody tells when Kafka has something)
-            await asyncio.sleep(at_most_s / 3000)
-
 
 # Rename.
 
@@ -178,21 +118,6 @@ def test_a_list_that_is_late_does_not_take_back_what_a_command_has_done(again: b
         assert causes(house, "customer.renamed")[1:] == [{"path": "sweep"}], "later ones are seen"
 
     run_virtual(main)
-
-
-def lose(kind: str, times: int, *, before: bool) -> Callable[..., Awaitable[Response]]:
-    """The answers to this many writes, or the writes themselves."""
-    left = [times]
-
-    async def around(request: Request, go_on: Callable[[], Awaitable[Response]]) -> Response:
-        if not request.path.endswith(kind) or request.method == "GET" or not left[0]:
-            return await go_on()
-        left[0] -= 1
-        if not before:
-            await go_on()
-        raise RetryLater("the connection broke")
-
-    return around
 
 
 @pytest.mark.parametrize("before", [False, True])
@@ -529,6 +454,36 @@ def test_a_tag_that_somebody_sets_while_a_command_runs_stays() -> None:
     run_virtual(main)
 
 
+def test_a_tag_may_be_named_as_long_as_one_alone_has_the_name() -> None:
+    """When it is executed: by then a tag may have gone, or have got the name of another."""
+
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock, 12, 3)
+        post, tap = Post(house), Tap(house)
+        name = names(house)[0]
+        uid, tag = uid_of(house, name), next(iter(house.world.tags))
+        retag(house, name)
+        twin = house.world.create_tag("of two")["id"]
+        house.world.create_tag("of two")
+        async with living(house) as shard:
+            asked: dict[str, Any] = {"customers": [uid], "tag_name": "of two"}
+            shard.deliver([post.command("tag", **asked), post.command("tag", **{**asked, "tag_name": "of none"})])
+            await until_answered(post, 2)
+            assert tap.writes() == []
+            shard.deliver([post.signal("pause", "customers"), post.command("tag", **asked)])
+            house.world.delete_tag(twin)
+            await asyncio.sleep(20)
+            shard.deliver([post.signal("resume", "customers"), post.command("untag", **{**asked, "tag_name": tag})])
+            await until_answered(post, 6)
+        said = {outcome["id"]: (outcome["outcome"], outcome["detail"]) for outcome in post.outcomes}
+        assert said["id-0"] == ("rejected", "several tags have this name")
+        assert said["id-1"] == ("rejected", "the bridge knows no tag of this name")
+        assert (said["id-3"][0], said["id-5"][0]) == ("applied", "applied"), "a uid is a name as well"
+        assert [house.world.tags[its]["tag"] for its in tags_of(house, name)] == ["of two"]
+
+    run_virtual(main)
+
+
 def test_a_tag_that_is_gone_by_then_is_a_clear_answer() -> None:
     async def main(clock: VirtualClock) -> None:
         house = House(clock, 12, 4)
@@ -693,8 +648,44 @@ def test_a_flood_is_accepted_and_polls_and_signals_keep_their_share() -> None:
     run_virtual(main)
 
 
-def test_more_than_can_wait_are_refused_and_signals_still_get_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queues, "COMMANDS_MAX", 2)
+def test_a_flood_for_one_source_holds_up_no_other_source_of_the_shard() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house, other = House(clock, 12, 3, latency_ms=400), House(clock, 12, 3)
+        account = Account("billing", "dintero", "T87654321")
+        billing = replace(other.reader, account=account, builder=EventBuilder(account), metrics=house.metrics)
+        house.readers = [house.reader, billing]
+        post, polled = Post(house), Tap(other)
+        uid, its = uid_of(house, names(house)[0]), uid_of(other, names(other)[0])
+        async with living(house) as shard:
+            await asyncio.sleep(10)
+            shard.deliver([post.command("rename", customer=uid, new_customer_id=f"name-{n}") for n in range(200)])
+            await asyncio.sleep(20)
+            polls = len(polled.seen)
+            fields = {"id": "b", "kind": "rename", "source": "billing", "sent_at": "2026-11-21T08:15:30Z"}
+            asked = orjson.dumps({**fields, "customer": its, "new_customer_id": "at once"})
+            shard.deliver([post.raw(asked, b"billing")])
+            await asyncio.sleep(1)
+            assert ("b", "applied") in post.words
+            other.world.update_customer("at once", {"first_name": "Seen"})
+            await asyncio.sleep(59)
+            assert len(polled.seen) - polls > 2 * 11, "both lists every five seconds"
+            assert len(post.words) < 200, "the flood is not over yet"
+        told = [data for data in map(orjson.loads, values(house)) if data["key"] == f"billing/{its}"]
+        assert [data["changed"] for data in told[-2:]] == [["/customer_id"], ["/first_name"]]
+
+    run_virtual(main)
+
+
+def values(house: House) -> list[bytes]:
+    return [record.value or b"" for record in house.kafka.events("customers")]
+
+
+@pytest.mark.parametrize(("bound", "at_most"), [("COMMANDS_MAX", 2), ("BYTES_MAX", 400)])
+def test_more_than_can_wait_are_refused_and_signals_still_get_through(
+    bound: str, at_most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes are those of all that wait: the second one goes beyond, and the third finds no room."""
+    monkeypatch.setattr(queues, bound, at_most)
 
     async def main(clock: VirtualClock) -> None:
         house = House(clock)
