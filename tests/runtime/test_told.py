@@ -23,6 +23,7 @@ from bridge.runtime.reading import ReadingPlan
 from bridge.runtime.told import ToldTags
 from bridge.source.rebilly.boxes import SECOND
 from tests.runtime.lives import Lives, folded
+from tests.runtime.posting import Post, living
 from tests.runtime.shards import TOPICS
 from tests.source.providing import answer
 from tests.source.rebilly.organization import CUSTOMERS, START, TAGS, Organization, Ways
@@ -309,20 +310,57 @@ def test_an_id_that_is_used_again_begins_to_count_anew() -> None:
     play(case)
 
 
+# Deletions that a person lets go.
+
+
+def test_of_held_deletions_only_those_that_are_still_missing_go_however_often_they_are_approved() -> None:
+    async def case(home: Home) -> None:
+        there, post = home.organization.customers, Post(home)
+        async with living(home) as shard:
+            missing = {uid: there.pop(uid) for uid in list(there)[:60]}
+            await asyncio.sleep(3 * GLANCE_S)
+            assert home.news() == [], "held"
+            back = list(missing)[:60:3]
+            there.update({uid: missing[uid] for uid in back})  # no reading has shown them when it is approved
+            shard.deliver([post.signal("approve", "customers"), post.signal("approve", "customers")])
+            await asyncio.sleep(3)
+            assert {(event.verb, event.uid) for event in home.news()} == {
+                ("deleted", uid) for uid in missing if uid not in back
+            }
+            assert [outcome["count"] for outcome in post.outcomes] == [60, 0]
+            await asyncio.sleep(3 * GLANCE_S)
+            shard.deliver([post.signal("approve", "customers")])
+            await asyncio.sleep(3)
+        assert home.news() == []
+        assert post.outcomes[-1]["count"] == 0
+        assert home.bodies(Collection.CUSTOMERS).keys() == there.keys()
+
+    play(case, customers=100)
+
+
 # Merges.
 
 
+@pytest.mark.parametrize("edited", ["never", "before", "after"])
 @pytest.mark.parametrize("merged", ["404", "301", "survivor"])
-def test_a_merge_is_one_event_with_both_ids_and_its_edges_move_once(merged: str) -> None:
+def test_a_merge_is_one_event_with_both_ids_and_its_edges_move_once(merged: str, edited: str) -> None:
+    """edited: whether somebody changes the survivor as well, and on which side of the merge."""
+
     async def case(home: Home) -> None:
         home.organization.tag("cus_1", "tag_1", moves=True)
         home.organization.edit("cus_2", email="1@example.com")
         await home.live(7)
         home.news()
+        if edited == "before":
+            home.organization.edit("cus_2", firstName="Edited")
         home.organization.merge("cus_1", "cus_2")
+        if edited == "after":
+            home.organization.edit("cus_2", firstName="Edited")
         await home.live(GLANCE_S + 10)
         events = home.news()
-        assert sorted((event.verb, event.uid) for event in events) == [("merged", "cus_1"), ("tagged", "cus_2")]
+        edit = [] if edited == "never" else [("updated", "cus_2")]
+        assert sorted((event.verb, event.uid) for event in events) == [("merged", "cus_1"), ("tagged", "cus_2"), *edit]
+        assert all(event.data["changed"] == ["/first_name"] for event in events if event.verb == "updated")
         [event] = [event for event in events if event.verb == "merged"]
         assert (event.data["into"], event.data["after"], event.data["before"]["uid"]) == ("cus_2", None, "cus_1")
         assert home.edges() == home.truth()

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+from urllib.parse import unquote
 
+import orjson
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
+from bridge.commands.command import Rename, parse
 from bridge.errors import AccessDenied, RetryLater
 from bridge.model import Document
 from bridge.sandbox.api import CLIENT_ID, CLIENT_SECRET, SandboxApi
@@ -136,16 +142,39 @@ def test_who_is_gone_is_gone() -> None:
     at(play, deleted_read="tombstone")
 
 
-@pytest.mark.parametrize("name", ["a/b", "a?b#c", "å %2F+", "..."])
+NASTY = st.text(st.sampled_from("./%\\?#&=+;: 2Fåß🦉\u202e\u0301\0\r\n"), min_size=1, max_size=20)
+NAMES = st.one_of(NASTY, st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=255)).filter(
+    lambda name: name == name.strip() and name not in (".", "..")
+)
+
+
+@settings(max_examples=40)
+@given(NAMES)
+@example("a/b")
+@example("a?b#c")
+@example("å %2F+")
+@example("...")
+@example("x" * 255)
 def test_any_name_is_one_segment(name: str) -> None:
+    """Of all that a command may ask for."""
+
     async def play(shop: Shop) -> None:
         customer = shop.known(shop.a)
-        assert isinstance(await shop.commander.rename(customer, name, urgent=True), Document)
+        named = {"id": "r", "kind": "rename", "source": "acme", "sent_at": "2026-11-21T08:15:30Z"}
+        asked = parse(b"acme", orjson.dumps({**named, "customer": customer.uid, "new_customer_id": name}))
+        assert isinstance(asked, Rename)
+        renamed = await shop.commander.rename(customer, asked.new_customer_id, urgent=True)
+        assert isinstance(renamed, Document)
+        assert (renamed.body["customer_id"], shop.name(customer)) == (name, name)
+        shop.asked.clear()
         found = await shop.commander.find(name, urgent=True)
         assert found is not None
         assert found.uid == customer.uid
         await shop.commander.set_tag([found], shop.tag, True, urgent=True)
         assert shop.tags(name) == {shop.tag}
+        segments = {request.partition("/")[2].removesuffix("/tags") for request in shop.asked}
+        assert {unquote(segment, errors="strict") for segment in segments} == {name}
+        assert all(re.fullmatch(r"[\w.~%-]+", segment, re.ASCII) for segment in segments)
 
     at(play)
 
