@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
+from bridge.cli import sending
 from bridge.cli.deadletters import Replayed
 from bridge.clock import SystemClock
 from bridge.commands.command import UIDS_MAX, Kind, Tagging, parse
@@ -55,6 +56,11 @@ def test_help_has_an_example(kind: str) -> None:
         (["tag", "acme", "vip"], "no uid is given"),
         (["tag", "acme", "a/b", "x"], "tag: String should match"),
         (["tag", "acme", "vip", "x", "--confirm-within", "2h"], "confirm_within: Input should be less than"),
+        (["tag", "acme", "", "x", "--name"], "tag_name: String should have at least 1 character"),
+        (["tag", "acme", "vip", "x" * 256, "--by", "email"], "where.values: String should have at most 255 characters"),
+        (["tag", "acme", "vip", "--by", "email"], "no uid is given"),
+        (["untag", "acme", "vip", "x", "--by", "not a field"], "where.field: String should match"),
+        (["untag", "acme", "vip", "x", "--by", ""], "where.field: String should match"),
         (["untag", "acme", "vip", "x", "--wait", "--timeout", "soon"], "--timeout"),
         (["refresh", "acme", "customer", "x"], "did you mean customers?"),
         (["refresh", "acme", "orders", "x"], "there are customers, tags"),
@@ -67,6 +73,47 @@ def test_what_the_owner_would_refuse_is_told_before_kafka_is_asked(
     assert result.exit_code == 2, result.output
     assert said in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["tag", "untag"])
+def test_tags_go_by_name_and_customers_by_what_a_field_says(
+    kind: str, offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Tagging] = []
+
+    class Kept:
+        """In the place of `InboxSender`."""
+
+        def __init__(self, *_: object) -> None: ...
+
+        async def __aenter__(self) -> Kept:
+            return self
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+        async def send(self, source: str, value: bytes) -> None:
+            command = parse(source.encode(), value)
+            assert isinstance(command, Tagging)
+            sent.append(command)
+
+    monkeypatch.setattr(sending, "InboxSender", Kept)
+    values = tmp_path / "values.txt"
+    values.write_text("Ola@Nordmann.example\n\n  kari nordmann \nOla@Nordmann.example\n")
+    named = ["send", kind, "-c", offline, "acme", "of the / year", "--name"]
+    for arguments in (["u1"], ["--by", "email", "--file", values], ["u1", "--by", "attributes.card", "--json"]):
+        result = run(*named, *arguments)
+        assert result.exit_code == 0, result.output
+        assert "nordmann" not in result.output.lower()
+    assert [(str(command.kind), command.tag, command.tag_name) for command in sent] == [
+        (kind, None, "of the / year")
+    ] * 3
+    assert [command.customers for command in sent] == [("u1",), None, None]
+    fields = [command.where and (command.where.field, command.where.values, command.where.names) for command in sent]
+    assert fields == [
+        None,
+        ("email", ("Ola@Nordmann.example", "kari nordmann"), None),
+        ("attributes.card", ("u1",), None),
+    ]
 
 
 def test_a_file_may_hold_as_many_uids_as_a_command_takes(offline: Path, tmp_path: Path) -> None:
