@@ -10,7 +10,7 @@ import asyncio
 from typing import Any, NamedTuple
 
 import orjson
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bridge.publish.inbox import InboxRecord
@@ -170,9 +170,10 @@ def test_names_and_tags_end_as_the_inbox_says(plan: list[Step], latency_ms: int,
 @settings(max_examples=20)
 @given(
     steps("tag", "untag", "refresh", "resync", "again"),
-    st.sampled_from([0.0, 0.5, 12.0]),
+    st.sampled_from([0.0, 0.5, 3.0, 8.0, 20.0]),
     st.sampled_from(["nothing", "both"]),
 )
+@example([Step("tag", 0, 0, 0.0), Step("untag", 0, 0, 1.1), Step("tag", 2, 0, 0.0)], 8.0, "both")  # polls are first
 def test_tags_that_show_late_end_as_the_inbox_says(plan: list[Step], delay_s: float, moves: str) -> None:
     async def main(clock: VirtualClock) -> None:
         house = Estate(clock, 6, 3, seed=3, page_limit=100, bulk_delay=delay_s, tagging_moves=moves)
