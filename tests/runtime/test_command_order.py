@@ -175,6 +175,10 @@ def test_names_and_tags_end_as_the_inbox_says(plan: list[Step], latency_ms: int,
 )
 @example([Step("tag", 0, 0, 0.0), Step("untag", 0, 0, 1.1), Step("tag", 2, 0, 0.0)], 8.0, "both")  # polls are first
 def test_tags_that_show_late_end_as_the_inbox_says(plan: list[Step], delay_s: float, moves: str) -> None:
+    """The provider does one job after the other here. It does not promise to, and then nobody could know the end: a
+    job that changes nothing for a customer is not seen, and may be done after the next one.
+    """
+
     async def main(clock: VirtualClock) -> None:
         house = Estate(clock, 6, 3, seed=3, page_limit=100, bulk_delay=delay_s, tagging_moves=moves)
         post, tag, ours = Post(house), house.tags()[0], house.uids()[:2]
