@@ -20,7 +20,7 @@ from bridge.publish.inbox import InboxRecord
 from bridge.publish.topics import TopicPlan
 from bridge.runtime.answers import EXPIRES_S, Answers
 from bridge.runtime.commands.executor import Executor
-from bridge.runtime.commands.queue import COMMANDS_MAX
+from bridge.runtime.commands.queue import BYTES_MAX, COMMANDS_MAX
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.loop import SourceLoop
 
@@ -121,7 +121,9 @@ class InboxDesk:
             return refusal(Reason.TOO_LARGE, "the command is larger than the topics take")
         if executor.queue.full:
             return refusal(
-                Reason.BUSY, f"too many commands wait already ({COMMANDS_MAX}); send it again later, as a new one"
+                Reason.BUSY,
+                f"too many commands wait already ({COMMANDS_MAX}, or {BYTES_MAX} bytes of them); "
+                "send it again later, as a new one",
             )
         return None
 

@@ -697,6 +697,7 @@ def test_more_than_can_wait_are_refused_and_signals_still_get_through(
             await asyncio.sleep(1)
             assert post.words == [("id-0", "applied"), ("id-3", "rejected"), ("id-4", "rejected")]
             assert post.reasons == ["busy", "busy"]
+            assert "(100000, or 67108864 bytes of them)" in post.last[2]
             shard.deliver([post.signal("resume")])
             await until_answered(post, 6)
             assert name_of(house, uid) == "name-1"
