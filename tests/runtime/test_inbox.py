@@ -259,6 +259,30 @@ def test_approve_lets_exactly_the_held_deletions_go() -> None:
     run_virtual(main)
 
 
+def test_what_is_back_when_it_is_approved_stays() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock, tags=120)
+        post = Post(house)
+        async with living(house) as shard:
+            gone = [house.world.tags[uid] for uid in list(house.world.tags)[:60]]
+            for tag in gone:
+                house.world.delete_tag(tag["id"])
+            await asyncio.sleep(20)
+            for tag in gone[::2]:
+                house.world.register.add_tag(tag)  # the list has not been read since
+            shard.deliver([post.signal("approve", "tags"), post.signal("approve", "tags")])
+            await asyncio.sleep(20)
+        deleted = [
+            dict(record.headers)["ce_subject"].decode()
+            for record in house.kafka.events("tags")
+            if b"deleted" in dict(record.headers)["ce_type"]
+        ]
+        assert sorted(deleted) == sorted(tag["id"] for tag in gone[1::2])
+        assert [outcome["count"] for outcome in post.outcomes] == [60, 0]
+
+    run_virtual(main)
+
+
 def test_the_same_command_again_has_one_effect_and_one_outcome_also_in_a_replay_after_a_restart() -> None:
     async def main(clock: VirtualClock) -> None:
         house = House(clock)
