@@ -9,8 +9,10 @@ retries anything else; that is decided above.
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -102,6 +104,24 @@ class ClientSettings:
     body_bytes_max: int = 32 * 1024 * 1024
 
 
+class Turns:
+    """Requests that may be sent one right behind the other, because each has had its turn already.
+
+    For a write that stands on what was read before it: nothing waits in between. Made by `ApiClient.turns`.
+    """
+
+    def __init__(self, budget: RequestBudget) -> None:
+        self._budget = budget
+        self.left = 0
+
+    def take(self) -> None:
+        """One more is sent. Raises `RetryLater` when the provider wants a pause now: what was read would be old."""
+        if self._budget.paused:
+            raise RetryLater("the provider wants a pause; nothing was changed")
+        assert self.left > 0, "more requests than turns"
+        self.left -= 1
+
+
 class Exchange:
     """Single requests of one source; shared by its client and its credentials."""
 
@@ -119,10 +139,11 @@ class Exchange:
         self._clock = clock
         self._observer = observer
         self._spread = spread
+        self._collecting = asyncio.Lock()
         self._refusals = 0
         self._refused_at = float("-inf")
 
-    async def send(self, endpoint: str, request: Request, priority: Priority) -> tuple[Response, float]:
+    async def send(self, endpoint: str, request: Request, priority: Priority | Turns) -> tuple[Response, float]:
         """A 2xx answer and the wall-clock moment of the request; every other status raises."""
         await self.turn(priority)
         response, asked_at = await self.attempt(endpoint, request)
@@ -139,8 +160,27 @@ class Exchange:
         """See `RequestBudget.rate`."""
         return self._budget.rate()
 
-    async def turn(self, priority: Priority) -> bool:
+    @asynccontextmanager
+    async def turns(self, count: int, priority: Priority) -> AsyncIterator[Turns]:
+        """Wait until so many requests may be sent; those that are not sent are given back.
+
+        One collects its turns at a time: if many did, all of theirs would come at once.
+        """
+        turns = Turns(self._budget)
+        try:
+            async with self._collecting:
+                while turns.left < count:
+                    await self._budget.acquire(priority)
+                    turns.left += 1
+            yield turns
+        finally:
+            self._budget.give_back(turns.left)
+
+    async def turn(self, priority: Priority | Turns) -> bool:
         """Wait until one request may be sent, which may take minutes; whether that took any time."""
+        if isinstance(priority, Turns):
+            priority.take()
+            return False
         before = self._clock.monotonic()
         await self._budget.acquire(priority)
         self._observer.budget_remaining(self._budget.remaining())
@@ -204,7 +244,7 @@ class ApiClient:
         path: str,
         query: tuple[tuple[str, str], ...] = (),
         *,
-        priority: Priority = Priority.POLL,
+        priority: Priority | Turns = Priority.POLL,
         unless: str | None = None,
     ) -> Answer:
         """GET and parse. `endpoint` names the template for metrics and messages, `path` is already encoded.
@@ -225,7 +265,13 @@ class ApiClient:
         return self._answer(endpoint, request, response, asked_at)
 
     async def write(
-        self, endpoint: str, method: Literal["POST", "PUT", "DELETE"], path: str, value: Any, *, priority: Priority
+        self,
+        endpoint: str,
+        method: Literal["POST", "PUT", "DELETE"],
+        path: str,
+        value: Any,
+        *,
+        priority: Priority | Turns,
     ) -> Answer:
         """Send JSON and parse the answer, if there is one. `Any`: the body is the endpoint's. Otherwise as `get`.
 
@@ -242,7 +288,11 @@ class ApiClient:
         response, asked_at = await self.send(endpoint, request, priority)
         return self._answer(endpoint, request, response, asked_at)
 
-    async def send(self, endpoint: str, request: Request, priority: Priority) -> tuple[Response, float]:
+    def turns(self, count: int, priority: Priority) -> AbstractAsyncContextManager[Turns]:
+        """Wait until so many requests may be sent one right behind the other; see `Turns`."""
+        return self._exchange.turns(count, priority)
+
+    async def send(self, endpoint: str, request: Request, priority: Priority | Turns) -> tuple[Response, float]:
         """Any request with credentials: a 2xx answer, or the 304 it asked for, and the moment of the request."""
         authorization = await self._credentials.authorization()  # first: who cannot log in needs no turn
         if await self._exchange.turn(priority):

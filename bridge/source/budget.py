@@ -107,6 +107,18 @@ class RequestBudget:
         finally:
             self._leave(waiter, served)
 
+    def give_back(self, count: int) -> None:
+        """So many turns were not needed."""
+        self._fill(self._clock.monotonic())
+        self._tokens = min(self._burst, self._tokens + count)
+        if self._queue and self._driver is None:
+            self._queue[0].wake.set()
+
+    @property
+    def paused(self) -> bool:
+        """Whether the provider wants no request now."""
+        return self._clock.monotonic() < self._paused_until
+
     def pause_until(self, monotonic: float) -> float:
         """No request before this moment; never shortens a pause. Seconds by which the pause grew."""
         begin = max(self._paused_until, self._clock.monotonic())

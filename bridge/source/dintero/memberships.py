@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from bridge.errors import CursorRejected, Malformed, RequestRefused
 from bridge.model import Document, Gone
-from bridge.source.api import ApiClient
+from bridge.source.api import ApiClient, Turns
 from bridge.source.budget import Priority
 from bridge.source.dintero import models
 from bridge.source.dintero.lookup import READ, Lookup, is_segment
@@ -143,16 +143,16 @@ class MembershipList:
             known = shown  # renamed, or renamed since we knew it: once more, under its present name
         return Untold.NOT_NOW
 
-    async def tags_at(self, path: str, priority: Priority) -> frozenset[str]:
+    async def tags_at(self, path: str, priority: Priority | Turns) -> frozenset[str]:
         """The tags of whoever has this path (encoded) now; an empty answer is not believed before it comes twice."""
         return await self._tags(path, priority, surprising=True)
 
-    async def _tags(self, path: str, priority: Priority, *, surprising: bool) -> frozenset[str]:
+    async def _tags(self, path: str, priority: Priority | Turns, *, surprising: bool) -> frozenset[str]:
         """surprising: an empty answer is not believed before it comes twice."""
         found = await self._tags_once(path, priority)
         return found if found or not surprising else await self._tags_once(path, priority)
 
-    async def _tags_once(self, path: str, priority: Priority) -> frozenset[str]:
+    async def _tags_once(self, path: str, priority: Priority | Turns) -> frozenset[str]:
         answer = await self._client.get(TAGS, f"{path}/tags", priority=priority)
         if not isinstance(answer.value, list):
             raise Malformed(f"{TAGS} answered without a list")

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from bridge.errors import Malformed, RetryLater
-from bridge.source.api import Answer, ApiClient
+from bridge.source.api import Answer, ApiClient, Turns
 from bridge.source.budget import Priority
 from bridge.source.rebilly.boxes import SECOND
 from bridge.source.rebilly.models import uid_of
@@ -48,7 +48,7 @@ def ceiling_of(answer: Answer) -> int:
     return int(answer.received_at * SECOND) if answer.date is None else answer.date + SECOND
 
 
-async def ask(client: ApiClient, place: Place, query: Query, priority: Priority, offset: int = 0) -> Listing:
+async def ask(client: ApiClient, place: Place, query: Query, priority: Priority | Turns, offset: int = 0) -> Listing:
     """A page. Raises any `SourceError`."""
     paged = (*query, ("limit", str(place.limit)), *((("offset", str(offset)),) if offset else ()))
     answer = await client.get(place.endpoint, place.path, paged, priority=priority)
@@ -57,6 +57,19 @@ async def ask(client: ApiClient, place: Place, query: Query, priority: Priority,
     if answer.total is None:
         raise Malformed(f"{place.endpoint} does not say how many rows match (Pagination-Total)")
     return Listing(answer.value, max(answer.total, len(answer.value)), answer)
+
+
+def rows_of(listing: Listing, uids: Sequence[str], endpoint: str) -> dict[str, Any]:
+    """The rows by their ids, of a list that was asked for these only; who is not among them is not there.
+
+    A filter may ignore capitals, and show others as well whose ids differ in nothing else. `Any` as in `Listing`.
+    Raises `Malformed` when it has shown anybody else, or not all.
+    """
+    asked = {uid.casefold() for uid in uids}
+    rows = {uid_of(row): row for row in listing.rows}
+    if len(listing.rows) < listing.total or any(uid is None or uid.casefold() not in asked for uid in rows):
+        raise Malformed(f"{endpoint} does not obey the filter by id, so nobody can be called gone")
+    return {uid: row for uid, row in rows.items() if uid is not None}
 
 
 async def heap(
