@@ -2,8 +2,9 @@
 
 Each is read by its id. Whoever was merged into another customer is not there any more (404), or leads to the survivor:
 by a redirect to it, or by an answer that is the survivor itself. A 404 alone could be a gateway's, so the list has to
-say as well that it does not have the customer. Then the survivor is looked for among those with the same e-mail, whose
-timeline says whom they have taken in; when it is not found there, the customer is gone and nobody knows where.
+say as well that it does not have the customer. Then the survivor is looked for among those with the same e-mail and
+those that changed last, as a merge changes the survivor: a timeline says whom a customer has taken in. When it is not
+found there, the customer is gone and nobody knows where.
 
 A provider that fails to answer makes the whole call fail. A customer whose row our model refuses stays as it is known.
 """
@@ -16,12 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
-from bridge.errors import Malformed, RequestRefused, SourceError
+from bridge.errors import AccessDenied, Malformed, RequestRefused, SourceError
 from bridge.model import Document, Fate, Gone, Merged
 from bridge.source.api import ApiClient
 from bridge.source.budget import Priority
 from bridge.source.rebilly import models
-from bridge.source.rebilly.listing import Place, ask
+from bridge.source.rebilly.listing import Place, ask, rows_of
 
 READ: Final = "customers.read"
 LIST: Final = "customers.list"
@@ -39,6 +40,9 @@ HOPS_MAX = 4
 SURVIVORS_MAX = 3
 """Customers with the same e-mail whose timeline is looked into; more of them are a shared mailbox."""
 
+RECENT_MAX = 20
+"""Customers that changed last whose timeline is looked into, once for all that are looked up in one call."""
+
 MESSAGES = 100
 """Of a timeline, the newest about merges."""
 
@@ -53,7 +57,8 @@ class Lookup:
         """`path` of the customer list, encoded."""
         self._client = client
         self._path = path
-        self._place = Place(LIST, path, min(page_limit, IDS_MAX))
+        self._place = Place(LIST, path, page_limit)
+        self._ids_max = min(page_limit, IDS_MAX)
 
     async def fetch(self, known: Sequence[Document]) -> Mapping[str, Fate]:
         """See `Feed.fetch`. Cancellation ends all requests. The first failure ends the looking, not what was found."""
@@ -109,48 +114,67 @@ class Lookup:
 
     async def _confirm(self, absent: Mapping[str, Document], found: dict[str, Fate]) -> None:
         """Ask the list for those who are not there under their ids; as far as it can be asked for an id like that."""
+        evidence = _Evidence(self._client, self._place)
         for uid, document in absent.items():
             if not is_filterable(uid):
-                found[uid] = await self._survivor(document)
+                found[uid] = await evidence.fate(document)
         uids = [uid for uid in absent if uid not in found]
-        for first in range(0, len(uids), self._place.limit):
-            some = uids[first : first + self._place.limit]
+        for first in range(0, len(uids), self._ids_max):
+            some = uids[first : first + self._ids_max]
             listing = await ask(self._client, self._place, (("filter", f"id:{','.join(some)}"),), Priority.HINT)
-            if listing.total > len(some) or len(listing.rows) < listing.total:
-                raise Malformed(f"{LIST} does not obey the filter by id, so nobody can be called gone")
-            there = {models.uid_of(row): row for row in listing.rows}
+            there = rows_of(listing, some, LIST)
             for uid in some:
                 row = there.get(uid)
-                found[uid] = await self._survivor(absent[uid]) if row is None else _shown(row, absent[uid], LIST)
+                found[uid] = await evidence.fate(absent[uid]) if row is None else _shown(row, absent[uid], LIST)
 
-    async def _survivor(self, document: Document) -> Gone | Merged:
-        """Among those with the same e-mail, the one whose timeline says so; if there is one."""
-        email = document.body.get("email")
-        gone = Gone(document.uid, 0)
-        if not isinstance(email, str) or not _EMAIL.fullmatch(email) or not is_filterable(email):
-            return gone
-        query = (("filter", f"email:{email}"), ("fields", "id"))
-        listing = await ask(self._client, self._place, query, Priority.HINT)
-        if listing.total > SURVIVORS_MAX:
-            return gone
-        for row in listing.rows:
-            uid = models.uid_of(row)
-            if uid is not None and uid != document.uid and await self._took_in(uid, document.uid):
+
+class _Evidence:
+    """Who has taken in whom, as timelines say; each is asked for once."""
+
+    def __init__(self, client: ApiClient, place: Place) -> None:
+        self._client = client
+        self._place = place
+        self._messages: dict[str, list[dict[str, Any]]] = {}
+        self._recent: list[str] | None = None
+
+    async def fate(self, document: Document) -> Gone | Merged:
+        """Of a customer that is not there any more."""
+        for uid in [*await self._namesakes(document), *await self._changed_last()]:
+            if uid != document.uid and any(_names(message, document.uid) for message in await self._taken_in(uid)):
                 return Merged(uid)
-        return gone
+        return Gone(document.uid, 0)
 
-    async def _took_in(self, survivor: str, uid: str) -> bool:
-        path = f"{self._path}/{quote(survivor, safe='')}/timeline"
-        query = (("filter", "type:customer-merged"), ("sort", "-occurredTime"), ("limit", str(MESSAGES)))
-        try:
-            answer = await self._client.get(TIMELINE, path, query, priority=Priority.HINT)
-        except RequestRefused:
-            return False  # evidence only; a provider that does not give it stops no deletion
-        messages = answer.value if isinstance(answer.value, list) else []
-        return any(
-            isinstance(message, dict) and message.get("type") == "customer-merged" and _names(message, uid)
-            for message in messages
-        )
+    async def _namesakes(self, document: Document) -> list[str]:
+        """Uids of those with the same e-mail, if they are few."""
+        email = document.body.get("email")
+        if not isinstance(email, str) or not _EMAIL.fullmatch(email) or not is_filterable(email):
+            return []
+        found = await self._uids(("filter", f"email:{email}"), limit=SURVIVORS_MAX + 1)
+        return found if len(found) <= SURVIVORS_MAX else []
+
+    async def _changed_last(self) -> list[str]:
+        if self._recent is None:
+            self._recent = await self._uids(("sort", "-updatedTime"), limit=RECENT_MAX)
+        return self._recent
+
+    async def _uids(self, query: tuple[str, str], *, limit: int) -> list[str]:
+        place = self._place._replace(limit=min(limit, self._place.limit))
+        listing = await ask(self._client, place, (query, ("fields", "id")), Priority.HINT)
+        return [uid for row in listing.rows if (uid := models.uid_of(row)) is not None]
+
+    async def _taken_in(self, survivor: str) -> list[dict[str, Any]]:
+        """Messages about merges. `Any`: the provider's JSON."""
+        if survivor not in self._messages:
+            path = f"{self._place.path}/{quote(survivor, safe='')}/timeline"
+            query = (("filter", "type:customer-merged"), ("sort", "-occurredTime"), ("limit", str(MESSAGES)))
+            try:
+                answer = await self._client.get(TIMELINE, path, query, priority=Priority.HINT)
+                rows = answer.value if isinstance(answer.value, list) else []
+            except (AccessDenied, RequestRefused):
+                rows = []  # evidence only; a provider, or a key, that does not give it stops no deletion
+            merges = [row for row in rows if isinstance(row, dict) and row.get("type") == "customer-merged"]
+            self._messages[survivor] = merges
+        return self._messages[survivor]
 
 
 def is_filterable(value: str) -> bool:

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import quote
 
-from bridge.errors import Malformed, RequestRefused
+from bridge.errors import RequestRefused
 from bridge.model import Document, Told
 from bridge.source.api import ApiClient
 from bridge.source.budget import Priority
 from bridge.source.memberships import Untold
 from bridge.source.rebilly import models
-from bridge.source.rebilly.listing import Place, ask, ceiling_of
+from bridge.source.rebilly.listing import Place, ask, ceiling_of, rows_of
 from bridge.source.rebilly.lookup import IDS_MAX, LIST, READ, is_filterable
 
 FIELDS: Final = "id,revision,createdTime,updatedTime,tags"
@@ -29,7 +29,8 @@ class TagsOf:
     def __init__(self, client: ApiClient, path: str, page_limit: int) -> None:
         """`path` of the customer list, encoded."""
         self._client = client
-        self._place = Place(LIST, path, min(page_limit, IDS_MAX))
+        self._place = Place(LIST, path, page_limit)
+        self._ids_max = min(page_limit, IDS_MAX)
 
     async def one(self, uid: str, priority: Priority) -> Told | Untold:
         """Of the customer that has this id now. Raises any `SourceError`."""
@@ -49,8 +50,8 @@ class TagsOf:
         found: dict[str, Told | Untold] = {}
         uids = [document.uid for document in known]
         listed = [uid for uid in uids if is_filterable(uid)]
-        for first in range(0, len(listed), self._place.limit):
-            found |= await self._some(listed[first : first + self._place.limit], priority)
+        for first in range(0, len(listed), self._ids_max):
+            found |= await self._some(listed[first : first + self._ids_max], priority)
         for uid in uids:
             if not is_filterable(uid):
                 found[uid] = await self.one(uid, priority)
@@ -59,9 +60,7 @@ class TagsOf:
     async def _some(self, uids: Sequence[str], priority: Priority) -> Mapping[str, Told | Untold]:
         query = (("filter", f"id:{','.join(uids)}"), ("fields", FIELDS))
         listing = await ask(self._client, self._place, query, priority)
-        if listing.total > len(uids) or len(listing.rows) < listing.total:
-            raise Malformed(f"{LIST} does not obey the filter by id, so nobody can be called gone")
-        rows = {models.uid_of(row): row for row in listing.rows}
+        rows = rows_of(listing, uids, LIST)
         ceiling = ceiling_of(listing.answer)
         found: dict[str, Told | Untold] = {}
         for uid in uids:

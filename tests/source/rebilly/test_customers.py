@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from bridge.model import Document, Fate, Gone, Merged, Path
 from bridge.source.feed import Feed, Page
 from bridge.source.memberships import Untold
 from bridge.source.rebilly.boxes import SECOND
+from bridge.source.rebilly.lookup import RECENT_MAX
 from bridge.source.transport import Request, Response
 from tests.source.mirror import Mirror
 from tests.source.providing import answer
@@ -269,6 +271,48 @@ def test_a_merged_customer_is_gone_into_its_survivor(merged: str) -> None:
     play(case, merged=merged)
 
 
+def test_a_survivor_with_another_address_is_among_those_that_changed_last() -> None:
+    async def case(organization: Organization, mirror: Mirror) -> None:
+        organization.merge("cus_1", "cus_2")
+        for number in range(4, 4 + RECENT_MAX - 1):
+            organization.edit(f"cus_{number}", organization.now() + SECOND)
+        organization.merge("cus_3", "cus_0")
+        organization.edit("cus_0", organization.now() + SECOND)
+        assert await fate(organization, mirror.feed, "cus_1", "cus_3") == {
+            "cus_1": Gone("cus_1", 0),  # too many have changed since
+            "cus_3": Merged("cus_0"),
+        }
+        asked = Counter(request.path for request in organization.requests if request.path.endswith("/timeline"))
+        assert len(asked) == RECENT_MAX
+        assert set(asked.values()) == {1}
+
+    play(case, customers=30)
+
+
+def test_a_key_that_may_not_see_timelines_stops_no_deletion() -> None:
+    async def case(organization: Organization, mirror: Mirror) -> None:
+        organization.merge("cus_1", "cus_2")
+        organization.answers.append(lambda r: answer({}, 403) if r.path.endswith("/timeline") else None)
+        assert await fate(organization, mirror.feed, "cus_1") == {"cus_1": Gone("cus_1", 0)}
+
+    play(case)
+
+
+def test_a_filter_that_ignores_capitals_hides_nobody() -> None:
+    async def case(organization: Organization, mirror: Mirror) -> None:
+        row = organization.customers["cus_1"]
+        both = answer([row, {**row, "id": "CUS_1"}], pagination_total="2")
+        organization.answers.append(lambda r: answer({}, 404) if r.path.startswith(CUSTOMERS + "/") else None)
+        organization.answers.append(lambda r: both if r.path == CUSTOMERS else None)
+        assert isinstance((await fate(organization, mirror.feed, "cus_1"))["cus_1"], Document)
+        other = answer([row, {**row, "id": "cus_2"}], pagination_total="2")
+        organization.answers[-1] = lambda r: other if r.path == CUSTOMERS else None
+        with pytest.raises(Malformed):
+            await fate(organization, mirror.feed, "cus_1")
+
+    play(case)
+
+
 def test_a_survivor_that_nobody_names_is_not_guessed() -> None:
     async def case(organization: Organization, mirror: Mirror) -> None:
         organization.customers["cus_2"]["email"] = "1@example.com"
@@ -295,8 +339,8 @@ def test_a_404_that_the_list_contradicts_is_no_deletion() -> None:
         found = await fate(organization, mirror.feed, "cus_1", "cus_99")
         assert isinstance(found["cus_1"], Document)
         assert found["cus_99"] == Gone("cus_99", 0)
-        [query] = [query for query in organization.queries() if query["filter"].startswith("id:")]
-        assert query == {"filter": "id:cus_1,cus_99", "limit": "100"}
+        [query] = [query for query in organization.queries() if query.get("filter", "").startswith("id:")]
+        assert query == {"filter": "id:cus_1,cus_99", "limit": "1000"}
 
     play(case)
 
@@ -342,7 +386,7 @@ def test_an_id_that_a_filter_would_take_for_something_else_is_not_put_into_one()
         assert await fate(organization, mirror.feed, "cus_1..cus_9", "@vips") == {
             uid: Gone(uid, 0) for uid in ("cus_1..cus_9", "@vips")
         }
-        assert not [query for query in organization.queries() if query["filter"].startswith("id:")]
+        assert not [query for query in organization.queries() if query.get("filter", "").startswith("id:")]
 
     play(case)
 
