@@ -12,13 +12,12 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
-from pydantic import SecretStr
 from rich.console import Console
 from rich.live import Live
 
@@ -113,14 +112,20 @@ async def _demo(debug: bool, seconds: float | None, customers: int, seed: int, b
         _say(console, f"building twice {customers:,} customers (seed {seed})")
         switches, its = (
             Switches(timestamp_precision="milliseconds"),
-            RebillySwitches(timestamp_precision="microseconds"),
+            RebillySwitches(timestamp_precision="microseconds", merged_read="301"),
         )
         world = World(seed, customers, 20, Rates(), clock, rules=switches.rules())
         other = World(seed, customers, 20, RebillyRates(), clock, "org_demo", rules=its.rules(), dialect=REBILLY)
-        rebilly = RebillyApi(other, its, clock)
-        url = await stack.enter_async_context(serve(SandboxApi(world, switches, clock), rebilly))
+        dintero, rebilly = SandboxApi(world, switches, clock), RebillyApi(other, its, clock)
+        url = await stack.enter_async_context(serve(dintero, rebilly))
         data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bridge-demo-")))
-        config = _config(servers, url, rebilly.base_path, data_dir, _mirror(world, other))
+        without_users = [Collection.CUSTOMERS, Collection.TAGS, Collection.MEMBERSHIPS]
+        config = _config(
+            servers,
+            [(dintero.source(url), list(Collection)), (rebilly.source(url), without_users)],
+            data_dir,
+            _mirror(world, other),
+        )
         configure_logs(config, debug, "console", quiet=not debug)
         bridge = assembly.build(config, clock)
         stop = asyncio.Event()
@@ -203,8 +208,13 @@ def _mirror(world: World, other: World) -> MirrorSection:
     )
 
 
-def _config(servers: str, url: str, organization: str, data_dir: Path, mirror: MirrorSection) -> Config:
-    """A bridge of its own on whatever Kafka is used: a name that no former demo had. organization: path of the API."""
+def _config(
+    servers: str, sources: Iterable[tuple[Mapping[str, Any], list[Collection]]], data_dir: Path, mirror: MirrorSection
+) -> Config:
+    """A bridge of its own on whatever Kafka is used: a name that no former demo had.
+
+    sources: keys of each, and what is read of it. `Any`: TOML.
+    """
     name = f"demo-{os.getpid()}-{int(time.time())}"
     return Config(
         kafka=KafkaSettings(bootstrap_servers=servers.split(",")),
@@ -212,28 +222,13 @@ def _config(servers: str, url: str, organization: str, data_dir: Path, mirror: M
         http=HttpSection(listen="127.0.0.1:0"),
         sources=[
             SourceSection(
-                id="acme",
-                provider="dintero",
-                account="T12345678",
-                client_id="sandbox",
-                client_secret=SecretStr("sandbox-secret"),
-                base_url=f"{url}/v1",
-                collections=list(Collection),
+                **keys,
+                collections=collections,
                 poll_interval=POLL_INTERVAL_S,
                 sweep_interval=SWEEP_INTERVAL_S,
                 request_budget=200.0,
-            ),
-            SourceSection(
-                id="billing",
-                provider="rebilly",
-                account=organization.rpartition("/")[2],
-                api_key=SecretStr("sandbox-key"),
-                base_url=url,
-                collections=[Collection.CUSTOMERS, Collection.TAGS, Collection.MEMBERSHIPS],
-                poll_interval=POLL_INTERVAL_S,
-                sweep_interval=SWEEP_INTERVAL_S,
-                request_budget=200.0,
-            ),
+            )
+            for keys, collections in sources
         ],
         mirrors=[mirror],
     )

@@ -98,7 +98,9 @@ def sandbox(
     rebilly.bulk_delay=60. Rates: sign_up, edit, tag, untag, merge, delete, pay, tag_create, tag_rename, tag_delete.
 
     Both can be changed while it runs: PUT /sandbox/rates, PUT /sandbox/switches. GET /sandbox/truth is the log of
-    everything that really happened. For Rebilly the same below its base URL.
+    everything that really happened. For Rebilly: PUT /organizations/ORGANIZATION/sandbox/rates, and so on.
+
+    Prints what a bridge's configuration needs to read them.
     """
     from bridge.clock import SystemClock  # noqa: PLC0415
     from bridge.sandbox.api import SandboxApi  # noqa: PLC0415

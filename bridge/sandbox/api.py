@@ -50,6 +50,7 @@ class SandboxApi:
         self.world = world
         self.clock = clock
         self.access = Access(client_id, client_secret, clock, Random(f"{world.seed}/tokens"))
+        self._credentials = {"client_id": client_id, "client_secret": client_secret}
         self._faults = Faults(world.fault_rng, VOICE)
         self._limit = RequestLimit()
         self._dispatch = Dispatch(world)
@@ -73,6 +74,11 @@ class SandboxApi:
 
     async def close(self) -> None:
         """Nothing to release."""
+
+    def source(self, origin: str) -> Mapping[str, str]:
+        """See `Served.source`."""
+        keys = {"id": "acme", "provider": "dintero", "account": self.world.account, "base_url": origin + BASE_PATH}
+        return {**keys, **self._credentials}
 
     async def live(self) -> None:
         """Let the world go on, for ever."""

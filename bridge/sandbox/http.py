@@ -7,7 +7,7 @@ happen here for real: slow bodies drip, cut connections are reset in the middle 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 from urllib.parse import parse_qsl
@@ -34,6 +34,10 @@ class Served(Protocol):
     @property
     def base_path(self) -> str:
         """Of its base URL, `/v1`."""
+        ...
+
+    def source(self, origin: str) -> Mapping[str, str]:
+        """How a bridge reads it: keys of a `[[sources]]`, of the API at this origin."""
         ...
 
     @property
@@ -124,5 +128,5 @@ async def run(apis: Sequence[Served], host: str, port: int, echo: Callable[[str]
     """Serve living worlds until cancelled."""
     async with serve(*apis, host=host, port=port) as url, asyncio.TaskGroup() as group:
         for api in apis:
-            echo(f'base_url = "{url}{api.base_path}"')
+            echo("\n".join(["[[sources]]", *(f'{key} = "{value}"' for key, value in api.source(url).items()), ""]))
             group.create_task(api.live())

@@ -2,11 +2,11 @@
 
 A request passes, in this order: the route on the raw path, the rate limit, faults that replace the answer, the key or
 token, the method, the permission, the endpoint, faults that spoil the answer. What asynchronous calls have left to be
-done until now is done before anything is answered. Paths are relative to the base URL, whose path is
-`/organizations/{organizationId}` over HTTP.
+done until now is done before anything is answered. Paths are relative to the organization, over HTTP
+`/organizations/{organizationId}`.
 
-The control routes of `bridge.sandbox.control` are answered here too, below the base URL, and one more, because the real
-API does not say how one gets a bearer token: `POST /sandbox/token` gives one.
+The control routes of `bridge.sandbox.control` are answered here too, below the organization, and one more, because the
+real API does not say how one gets a bearer token: `POST /sandbox/token` gives one.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class RebillyApi:
         self.clock = clock
         self.base_path = f"{ORGANIZATIONS}{quote(world.account, safe='')}"
         self.access = Access(api_key, clock, Random(f"{world.seed}/tokens"))
+        self._api_key = api_key
         chance = Random(f"{world.seed}/rebilly")
         hooks = Hooks(world.register)
         self.post = PostOffice(world, hooks, chance)
@@ -132,6 +133,11 @@ class RebillyApi:
         self._rules.apply(self._switches)
         self._office.timeline.read("rebilly")
         self.post.read(self._switches, self._view(""))
+
+    def source(self, origin: str) -> Mapping[str, str]:
+        """See `Served.source`; the path of the organization is no part of the `base_url`."""
+        keys = {"id": "billing", "provider": "rebilly", "account": self.world.account, "base_url": origin}
+        return {**keys, "api_key": self._api_key}
 
     async def live(self, connect: Callable[[str], Transport] = HttpTransport) -> None:
         """Let the world go on and send webhooks, for ever. connect: to an origin."""
