@@ -23,7 +23,7 @@ _LABEL_VALUE = re.compile(r"[A-Za-z0-9_./{} :-]{1,100}", re.ASCII)
 class Vocabulary:
     """All values that a label may take, declared by whoever knows them: configuration, providers, catalogue.
 
-    endpoints: templates, `GET /accounts/{account}/customers`; never a filled-in path.
+    endpoints: names of templates, `customers.list`; never a filled-in path.
     event_types: CloudEvents types. reasons: why a dead letter was written. kinds, outcomes: of commands.
     mirrors: by name.
     """

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from bridge.observability.metrics import Metrics
-from bridge.observability.status import CollectionStatus, ProcessStatus, ShardStatus, SourceStatus
+from bridge.observability.status import CollectionStatus, EventLine, ProcessStatus, ShardStatus, SourceStatus
 from bridge.runtime.assignment import SILENCE_S_MAX, Owner
 from bridge.runtime.loop import SourceLoop
 from bridge.runtime.reader import SourceReader
-from bridge.runtime.shard import ShardState
+from bridge.runtime.shard import EVENTS_SHOWN, Shard, ShardState
 from bridge.runtime.supervisor import Supervisor
 
 
@@ -40,6 +40,7 @@ def process_status(
         shards_total=shards,
         shards=own_shards,
         sources=sources,
+        events=_last_events([owner.shard for owner in owners.values() if owner.shard is not None]),
     )
 
 
@@ -53,6 +54,12 @@ def proved_until(supervisor: Supervisor, readers: Mapping[int, Sequence[SourceRe
             caught_up.get((reader.account.source, name), 0.0) for reader in group for name in reader.collections
         ]
     return min(moments, default=0.0)
+
+
+def _last_events(shards: Sequence[Shard]) -> tuple[EventLine, ...]:
+    """Of all of them together, the newest first."""
+    events = sorted((event for shard in shards for event in reversed(shard.last_events)), key=lambda event: -event.at)
+    return tuple(events[:EVENTS_SHOWN])
 
 
 def _shard(owner: Owner) -> ShardStatus:

@@ -16,10 +16,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Protocol
 
 from bridge.clock import Clock
@@ -27,6 +29,7 @@ from bridge.errors import Fenced, PublishFailed, StateLost
 from bridge.model import Collection, Path
 from bridge.observability.logs import get_logger
 from bridge.observability.metrics import Metrics, TransactionResult
+from bridge.observability.status import EventLine
 from bridge.publish.inbox import InboxRecord
 from bridge.publish.statelog import StaleCache
 from bridge.publish.topics import TopicPlan
@@ -47,6 +50,9 @@ LINGER_S = 0.005
 
 PATIENCE_S = 0.25
 """The same while everything is read for the first time: a commit costs as much for one page as for forty."""
+
+EVENTS_SHOWN = 30
+"""Of the last ones, on the status page."""
 
 TICK_S = 1.0
 """How often state that is not urgent (a cursor that moved without a change) is committed."""
@@ -146,6 +152,7 @@ class Shard:
         self.number = number
         self.readings: dict[str, Sequence[SourceLoop]] = {}
         self.caught_up: dict[tuple[str, Collection], float] = {}
+        self.last_events: deque[EventLine] = deque(maxlen=EVENTS_SHOWN)
         self._sources = sources
         self._ports = ports
         self._topics = topics
@@ -358,6 +365,8 @@ class Shard:
             for changed_at in moments:
                 latency = now - changed_at / 1_000_000
                 self._metrics.change_latency(event.source, event.collection, event.path, latency)
+        last = [*islice(_lines(reversed(batch.records), now), EVENTS_SHOWN)]
+        self.last_events.extend(reversed(last))
         for reason in batch.deadletters:
             self._metrics.deadletter(reason)
         for answer in batch.answers:
@@ -414,3 +423,12 @@ class Shard:
         if state not in _LEGAL[self._state]:
             raise RuntimeError(f"shard {self.number} may not go from {self._state} to {state}")
         self._state = state
+
+
+def _lines(records: Iterable[Record], at: float) -> Iterator[EventLine]:
+    """What of these are events."""
+    for record in records:
+        headers = dict(record.headers)
+        if "ce_sequence" in headers:
+            source = record.key.decode().partition("/")[0]
+            yield EventLine(at, source, headers["ce_type"].decode(), int(headers["ce_sequence"]))

@@ -12,6 +12,7 @@ VOCABULARY = Vocabulary(
     endpoints=frozenset({"GET /customers", "GET /customers/{id}"}),
     event_types=frozenset({"bridge.customer.created.v1", "bridge.customer.updated.v1"}),
     reasons=frozenset({"malformed", "too_large"}),
+    mirrors=frozenset({"vip"}),
 )
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -37,6 +37,8 @@ CONTRACT = {
     "bridge_deletions_held": ("gauge", {"source", "collection"}),
     "bridge_feeds_parked": ("gauge", {"source", "collection"}),
     "bridge_commands_total": ("counter", {"source", "kind", "outcome"}),
+    "bridge_mirrored_total": ("counter", {"mirror"}),
+    "bridge_mirror_unmatched_total": ("counter", {"mirror"}),
     "bridge_deadletters_total": ("counter", {"reason"}),
     "bridge_loop_progress_timestamp_seconds": ("gauge", {"source", "collection"}),
     "bridge_build_info": ("gauge", {"version", "python"}),
@@ -58,6 +60,8 @@ def touch_everything(metrics: Metrics) -> None:
     metrics.change_latency("acme", CUSTOMERS, Path.POLL, 3.0)
     metrics.transaction(TransactionResult.COMMITTED, 0.02)
     metrics.command("acme", "pause", "applied")
+    metrics.mirrored("vip", 2)
+    metrics.unmatched("vip", 1)
     metrics.deadletter("malformed")
     metrics.shards_owned(4)
     metrics.restored(0.4)

@@ -15,7 +15,7 @@ from bridge.publish.inbox import InboxRecord
 from bridge.publish.statelog import StaleCache
 from bridge.publish.transaction import record_bytes
 from bridge.runtime import progress
-from bridge.runtime.shard import INBOX_QUEUE_MAX, LINGER_S, Shard, ShardState
+from bridge.runtime.shard import EVENTS_SHOWN, INBOX_QUEUE_MAX, LINGER_S, Shard, ShardState
 from bridge.source.feed import Page
 from bridge.store.base import Store
 from bridge.store.memory import MemoryStore
@@ -349,5 +349,19 @@ def test_a_quiet_state_partition_gets_a_heartbeat_also_after_a_clock_was_ahead()
         house.store.apply([(heartbeat_key(NUMBER), encode_json({"at": clock.wall() + 1e8}))], 1)
         await house.live(3)
         assert heartbeat_key(NUMBER).encode() in {record.key for record in house.kafka.events("state")}
+
+    run_virtual(main)
+
+
+def test_the_status_page_has_the_last_events_and_nothing_of_what_they_say() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock, 50, 3)
+        shard = await house.live(10)
+        last = [record for record in house.kafka.records if record.topic in ("b.customers", "b.tags")][-EVENTS_SHOWN:]
+        assert len(shard.last_events) == EVENTS_SHOWN
+        assert [(event.source, event.type, event.sequence) for event in shard.last_events] == [
+            ("acme", dict(record.headers)["ce_type"].decode(), int(dict(record.headers)["ce_sequence"]))
+            for record in last
+        ]
 
     run_virtual(main)
