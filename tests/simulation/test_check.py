@@ -33,6 +33,9 @@ READ = (Collection.CUSTOMERS, Collection.TAGS, Collection.MEMBERSHIPS)
 STEP_S = 10.0
 """Between two changes of the provider; events are told a second after what they tell."""
 
+MOMENT_S = 0.001
+"""Who is asked at the very moment of a change need not have seen it."""
+
 
 class StandingClock:
     """Nothing here waits. Implements `Clock`."""
@@ -126,7 +129,15 @@ def test_a_true_story_has_no_findings(tagged: Town) -> None:
     tagged.tell("tags", tagged.tag, "deleted", tagged.events[0].event.after, None)
     assert tagged.findings() == []
     for collection in READ:
-        assert tagged.claim(collection, tagged.now) == []
+        assert tagged.claim(collection, tagged.now + MOMENT_S) == []
+
+
+def test_who_is_asked_at_a_moment_need_not_have_seen_what_happens_just_then(town: Town) -> None:
+    town.change(town.world.rename_customer, town.world.customers.customer_ids[0], "new")
+    [(_, at)] = [(each.kind, each.at) for each in town.world.truth.after(0) if each.kind == "renamed"]
+    town.now += 5
+    assert len(town.claim(Collection.CUSTOMERS, at + MOMENT_S)) == 1
+    assert town.claim(Collection.CUSTOMERS, at) == []
 
 
 def test_an_edge_that_never_was_is_found(town: Town) -> None:
@@ -229,7 +240,7 @@ def test_a_collection_that_nobody_reads_is_found(town: Town) -> None:
 
 def test_a_watermark_of_memberships_ahead_of_an_edge_is_found(town: Town) -> None:
     town.tag_it(town.tag)
-    assert any(finding.startswith("I7") for finding in town.claim(Collection.MEMBERSHIPS, town.now))
+    assert any(finding.startswith("I7") for finding in town.claim(Collection.MEMBERSHIPS, town.now + MOMENT_S))
     assert town.claim(Collection.MEMBERSHIPS, town.now - 1) == []
 
 
@@ -243,9 +254,9 @@ def test_an_edge_that_moves_between_the_watermark_and_its_claim_may_be_told_or_n
 def test_a_customer_takes_the_edges_along(tagged: Town) -> None:
     before = tagged.shown(tagged.tag)
     tagged.change(tagged.world.delete_customer, tagged.world.customers.customer_ids[0])
-    assert any(finding.startswith("I7") for finding in tagged.claim(Collection.MEMBERSHIPS, tagged.now))
+    assert any(finding.startswith("I7") for finding in tagged.claim(Collection.MEMBERSHIPS, tagged.now + MOMENT_S))
     tagged.tell("customers", tagged.customer, "deleted", before, None)
-    assert tagged.claim(Collection.MEMBERSHIPS, tagged.now) == []
+    assert tagged.claim(Collection.MEMBERSHIPS, tagged.now + MOMENT_S) == []
 
 
 # The end.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from math import nextafter
 from random import Random
 from types import MappingProxyType
 from typing import NamedTuple
@@ -200,7 +201,8 @@ def claims(
             folded[Collection(event.collection), event.uid] = ordered[at].digest
             edges.take(ordered[at])
             at += 1
-        until = claim.until - late_s
+        # What happens at that very moment may come behind the answer that was given then.
+        until = nextafter(claim.until - late_s, 0.0)
         wrong = _late(claim, until, history, folded, departures=departures)
         late_edges = edges.overclaimed(until, claim.at, departures=departures)
         for finding in late_edges if claim.collection is Collection.MEMBERSHIPS else wrong:
