@@ -18,10 +18,16 @@ from hypothesis import strategies as st
 
 from bridge.model import Cause, Collection, Document, Merged, Path
 from bridge.runtime import told
+from bridge.runtime.ledger import Ledger
+from bridge.runtime.memberships.bulletin import Bulletin
+from bridge.runtime.memberships.told import ToldMemberships
+from bridge.runtime.parking import Parking
 from bridge.runtime.planning import plan_source
 from bridge.runtime.reading import ReadingPlan
+from bridge.runtime.step import SourceStep, StepLimits
 from bridge.runtime.told import ToldTags
 from bridge.source.rebilly.boxes import SECOND
+from bridge.store.memory import MemoryStore
 from tests.runtime.lives import Lives, folded
 from tests.runtime.posting import Post, living
 from tests.runtime.shards import TOPICS
@@ -452,6 +458,29 @@ def test_memberships_are_proved_by_a_glance_and_by_the_tags_behind_it() -> None:
         assert ("acme", MEMBERSHIPS) not in behind.caught_up
 
     play(case)
+
+
+def test_glances_that_are_quicker_than_the_list_of_tags_are_proved_all_the_same() -> None:
+    """By the time that the tags have been read behind the end of one, there have been others."""
+
+    async def main(clock: VirtualClock) -> None:
+        home, bulletin, ledger = Home(clock), Bulletin(), Ledger(MemoryStore())
+        step = SourceStep(home.reader.builder, ledger, TOPICS, StepLimits(1_000_000), clock)
+        loop = ToldMemberships("acme", step, ledger, bulletin, clock, home.metrics, Parking(), lambda: 0.0)
+        claims: list[float] = []
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(loop.run())
+            for tags in range(10, 100, 10):
+                for glance in (tags - 8, tags - 4, tags - 2):
+                    bulletin.glanced(glance, glance + 3)
+                bulletin.proved(Collection.CUSTOMERS, tags)
+                bulletin.proved(Collection.TAGS, tags)
+                await asyncio.sleep(1)
+                claims.append(ledger.open.caught_up.get(("acme", Collection.MEMBERSHIPS), 0.0))
+            task.cancel()
+        assert claims == [2, 8, 18, 28, 38, 48, 58, 68, 78]
+
+    run_virtual(main)
 
 
 def test_customers_that_do_not_say_their_tags_prove_nothing_and_lose_none() -> None:

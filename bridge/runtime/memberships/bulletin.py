@@ -24,8 +24,9 @@ class Bulletin:
         """Wall-clock seconds at which the last reading began that has come to its end: who was there is known."""
         self.caught_up: dict[Collection, float] = {}
         """The same, when everything that follows from it is in the ledger, deletions too."""
-        self.glance: tuple[float, float] | None = None
-        """The same of a glance that has shown every edge: when it began, and when it had come to its end."""
+        self.glances: list[tuple[float, float]] = []
+        """The same of glances that have shown every edge: when one began, and when it had come to its end. The first
+        one that nothing was made of yet, and the last; or glances that are quicker than tags would never be proved."""
         self.wants_glances = False
         """Whether memberships are to be read."""
         self._hints: dict[str, None] = {}
@@ -44,7 +45,7 @@ class Bulletin:
 
     def glanced(self, began: float, ended: float) -> None:
         """All customers have said which tags they have."""
-        self.glance = (began, ended)
+        self.glances = [*self.glances[:1], (began, ended)]
         self._news.set()
 
     def absorbed(self, collection: Collection, path: Path, result: StepResult) -> None:

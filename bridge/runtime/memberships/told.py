@@ -41,7 +41,6 @@ class ToldMemberships(SourceLoop):
         self._bulletin = bulletin
         self._base = sum(ledger.members_count(source, tag) for tag in ledger.member_tags(source)) - step.edges_moved
         self._told = -1
-        self._claimed = float("-inf")
 
     @property
     def documents(self) -> int:
@@ -73,14 +72,12 @@ class ToldMemberships(SourceLoop):
 
     def _claim(self) -> None:
         """Everything up to this moment is in the ledger."""
-        if self._bulletin.glance is None:
-            return
-        self.status.mode = Path.SWEEP
-        began, ended = self._bulletin.glance
-        caught_up = self._bulletin.caught_up
+        glances, caught_up = self._bulletin.glances, self._bulletin.caught_up
+        if glances:
+            self.status.mode = Path.SWEEP
         tags, customers = (caught_up.get(name, float("-inf")) for name in (Collection.TAGS, Collection.CUSTOMERS))
-        if tags >= ended and customers >= began > self._claimed:
-            self._claimed = began
+        while glances and tags >= glances[0][1] and customers >= glances[0][0]:
+            began, _ = glances.pop(0)
             self.status.caught_up = True
             self._ledger.open.caught_up[self._source, self.collection] = began
             self._ledger.wake()
