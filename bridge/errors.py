@@ -5,7 +5,8 @@
     ├── EnvironmentUnavailable      Kafka, provider, disk or a tool is not there; exit 3
     ├── SourceError                 what a provider did to one request
     │   ├── RetryLater              ask again, not before `delay_s`
-    │   │   └── AnswerTooLarge      ask for less at once, if that is possible
+    │   │   ├── AnswerTooLarge      ask for less at once, if that is possible
+    │   │   └── NotYet              the bridge itself has not come so far: wait, the provider is not to blame
     │   ├── Malformed               the answer is not what its endpoint declares: nothing of it is used
     │   ├── AccessDenied            401/403 for good: stop asking beyond a slow probe, raise an alarm
     │   ├── CursorRejected          the provider does not know the cursor: begin the sweep again
@@ -52,6 +53,10 @@ class RetryLater(SourceError):
 
 class AnswerTooLarge(RetryLater):
     """The answer is larger than may be kept in memory; ask for less at once."""
+
+
+class NotYet(RetryLater):
+    """The bridge has not read yet what it needs for this; it comes by itself."""
 
 
 class Malformed(SourceError):

@@ -16,12 +16,11 @@ import orjson
 
 from bridge import assembly
 from bridge.clock import Clock
-from bridge.commands.command import Command, Kind, Rename, Tagging, encode
+from bridge.commands.command import Command, Kind, Rename, Tagging, encode, mirror_of
 from bridge.config import Config
 from bridge.model import iso
 from bridge.publish.reading import Message, read_topics
 from bridge.publish.send import InboxSender
-from bridge.runtime.mirrors import mirror_of
 
 PAUSE_S = 6.0
 """Between two commands of services, so that one can read what became of the last one."""

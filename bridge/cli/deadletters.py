@@ -1,8 +1,8 @@
 """`bridge deadletters list | replay`: what could not be processed, and another attempt with what came by the inbox.
 
-A replay puts the raw record back on the inbox under its key. That is harmless, however often it is done: a command
-has its effect once per id, and one that was answered stays answered; what is still no command becomes a dead letter
-once more.
+A replay puts the raw record back on the inbox under its key, with the time of its letter. That is harmless, however
+often it is done: a command has its effect once per id, one that was answered stays answered, and one so old that this
+cannot be known any more has expired; what is still no command becomes a dead letter once more.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ async def _replay(config: Config, begin: Begin, reason: str | None) -> Replayed:
             elif digest in sent:
                 done.again += 1
             else:
-                await sender.send_raw(key, value)
+                await sender.send_raw(key, value, message.timestamp_ms)
                 sent.add(digest)
                 done.sent += 1
     return done

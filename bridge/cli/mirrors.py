@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import click
-import orjson
+from pydantic import ValidationError
 
 from bridge import assembly
 from bridge.cli.loop import run_async
@@ -17,10 +17,10 @@ from bridge.cli.output import JSON, safe_json
 from bridge.cli.sending import seconds
 from bridge.cli.service import CONFIG, configure_logs
 from bridge.clock import SystemClock
-from bridge.commands.outcome import Why
+from bridge.commands.command import mirror_of
+from bridge.commands.outcome import Outcome, Why
 from bridge.config import Config, MirrorSection, load
 from bridge.publish.reading import read_topics
-from bridge.runtime.mirrors import mirror_of
 from bridge.verify.verdict import printable
 
 Begin = Literal["beginning"] | int
@@ -39,16 +39,14 @@ class Seen:
     missed: Counter[str] = field(default_factory=Counter)
     unmatched: dict[str, None] = field(default_factory=dict)
 
-    def take(self, outcome: dict[str, object]) -> None:
-        """An outcome of its commands; as `Outcome` writes them."""
-        self.outcomes[str(outcome["outcome"])] += 1
-        count = outcome.get("count")
-        self.customers += count if isinstance(count, int) else 0
-        others = outcome.get("others")
-        for other in others if isinstance(others, list) else []:
-            self.missed[other["why"]] += other["count"]
-            if other["why"] == Why.UNMATCHED:
-                for uid in other["uids"]:
+    def take(self, outcome: Outcome) -> None:
+        """An outcome of its commands."""
+        self.outcomes[outcome.outcome.value] += 1
+        self.customers += outcome.count or 0
+        for other in outcome.others:
+            self.missed[other.why.value] += other.count
+            if other.why is Why.UNMATCHED:
+                for uid in other.uids:
                     self.unmatched.pop(uid, None)
                     self.unmatched[uid] = None
         while len(self.unmatched) > LISTED_MAX:
@@ -80,7 +78,8 @@ async def _seen(config: Config, begin: Begin) -> dict[str, Seen]:
         async for message in messages:
             mirror = mirror_of((message.key or b"").decode("utf-8", "replace"))
             if mirror in found and message.value is not None:
-                found[mirror].take(orjson.loads(message.value))
+                with suppress(ValidationError):  # anybody may write into a topic
+                    found[mirror].take(Outcome.model_validate_json(message.value))
     return found
 
 

@@ -20,7 +20,7 @@ from bridge.model import instant, iso
 from bridge.verify.verdict import printable
 
 _UIDS = click.argument("uids", metavar="[UID]...", nargs=-1)
-_FILE = click.option("--file", "ids", type=click.File(encoding="utf-8"), help="More uids, one a line; - is stdin.")
+_FILE = click.option("--file", "ids", type=click.File(encoding="utf-8"), help="More of them, one a line; - is stdin.")
 _NOT_AFTER = click.option(
     "--not-after", metavar="TIME", help="No effect unless it has begun by then: RFC 3339, or a time from now (10m)."
 )
@@ -56,10 +56,10 @@ def _tagging(kind: TaggingKind, does: str) -> click.Command:
     @CONFIG
     @click.argument("source")
     @click.argument("tag")
-    @_UIDS
+    @click.argument("uids", metavar="[UID|VALUE]...", nargs=-1)
     @_FILE
-    @click.option("--by", metavar="FIELD", help="Not uids, but what this field says: customer_id, email, attributes.x.")
-    @click.option("--name", "named", is_flag=True, help="TAG is the name of the tag.")
+    @click.option("--by", metavar="FIELD", help="VALUEs of this field and not uids: customer_id, email, attributes.x.")
+    @click.option("--name", "named", is_flag=True, help="TAG is its name instead.")
     @click.option("--confirm-within", metavar="TIME", help="How long the provider may take to show it; 60s.")
     @_NOT_AFTER
     @sending_options
@@ -88,8 +88,8 @@ def _tagging(kind: TaggingKind, does: str) -> click.Command:
     return run
 
 
-_tagging(Kind.TAG, "Give the tag with the uid TAG to customers; their other tags stay.")
-_tagging(Kind.UNTAG, "Take the tag with the uid TAG from customers; their other tags stay.")
+_tagging(Kind.TAG, "Give TAG, named by its uid, to customers; their other tags stay.")
+_tagging(Kind.UNTAG, "Take TAG, named by its uid, from customers; their other tags stay.")
 
 
 @group.command(epilog="Example:  bridge send refresh -c bridge.toml acme customers 5f0c… --wait")
@@ -149,9 +149,9 @@ def _uids(given: Sequence[str], ids: TextIO | None) -> list[str]:
         raise click.UsageError("--file: is not UTF-8") from None
     found = list(dict.fromkeys([*given, *filter(None, lines)]))
     if not found:
-        raise click.UsageError("no uid is given; name some, or a file with --file")
+        raise click.UsageError("none is given; name some, or a file with --file")
     if len(found) > UIDS_MAX:
-        raise click.UsageError(f"{len(found):,} uids are more than one command takes ({UIDS_MAX:,}); send several")
+        raise click.UsageError(f"{len(found):,} are more than one command takes ({UIDS_MAX:,}); send several")
     return found
 
 

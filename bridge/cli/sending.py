@@ -16,7 +16,17 @@ import orjson
 from bridge import assembly
 from bridge.cli.errors import EXIT_FAILED
 from bridge.clock import Clock
-from bridge.commands.command import ID_PATTERN, Command, Kind, Refusal, collection_of, encode, parse
+from bridge.commands.command import (
+    ID_PATTERN,
+    MIRRORED,
+    Command,
+    Kind,
+    Refusal,
+    collection_of,
+    encode,
+    mirror_of,
+    parse,
+)
 from bridge.commands.outcome import Outcome, Result
 from bridge.config import Config, SourceSection, parse_duration
 from bridge.errors import ConfigurationError
@@ -72,6 +82,8 @@ def command_of(kind: Kind, source: str, fields: Mapping[str, Any], id_: str | No
     value = {"id": id_ or uuid.uuid4().hex, "kind": kind, "source": source, "sent_at": sent_at, **fields}
     if id_ is not None and re.fullmatch(ID_PATTERN, id_, re.ASCII) is None:
         raise click.UsageError(f"--id {printable(id_)}: does not match {ID_PATTERN}")
+    if id_ is not None and mirror_of(id_) is not None:
+        raise click.UsageError(f"--id {printable(id_)}: those that begin with {MIRRORED} are the bridge's own")
     try:
         found = parse(source.encode(), orjson.dumps(value))
     except (orjson.JSONEncodeError, UnicodeEncodeError):
@@ -131,8 +143,8 @@ def _tell_outcome(command: Command, outcome: Outcome, sending: Sending) -> int:
     else:
         for line in _lines(outcome):
             click.echo(printable(line))
-    asked = (command.kind, command.source, collection_of(command))
-    if asked != (outcome.kind, outcome.source, outcome.collection):
+    asked = (command.kind, command.source, collection_of(command), command.digest)
+    if asked != (outcome.kind, outcome.source, outcome.collection, outcome.digest or command.digest):
         click.echo(f"the id {command.id} was used for another command before; this one has no effect", err=True)
         return EXIT_FAILED
     return 0 if outcome.outcome is Result.APPLIED else EXIT_FAILED

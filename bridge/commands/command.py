@@ -40,6 +40,9 @@ CONFIRM_S_MAX = 3600.0
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$"
 """Of a command's id: nothing that could be an address or break out of a key."""
 
+MIRRORED = "mirror."
+"""How the ids of mirrors' commands begin; then come the mirror, the sequence of the first event, and the source."""
+
 FIELD_PATTERN = r"^[A-Za-z0-9_-]{1,60}(\.[A-Za-z0-9_-]{1,60}){0,3}$"
 """Of a field of a document: its names from the outside in, parted by dots."""
 
@@ -239,6 +242,11 @@ MODELS: Mapping[Kind, type[Command]] = {
 def collection_of(command: Command) -> Collection | None:
     """The collection that it names."""
     return command.collection if isinstance(command, Signal | Refresh) else None
+
+
+def mirror_of(command: str | None) -> str | None:
+    """The mirror that a command with this id is of; None when it is of none."""
+    return command[len(MIRRORED) :].partition(".")[0] if command and command.startswith(MIRRORED) else None
 
 
 class Refusal(NamedTuple):

@@ -35,6 +35,7 @@ class Why(StrEnum):
 
     UNKNOWN = "unknown"
     UNMATCHED = "unmatched"
+    AMBIGUOUS = "ambiguous"
     GONE = "gone"
     REFUSED = "refused"
     FAILED = "failed"
@@ -48,7 +49,8 @@ class Others(BaseModel):
 
     why: Why = Field(
         description="unknown: the bridge knows no such document; unmatched: no customer has this value, which is "
-        "listed by the name that the command gave it; gone: the provider does not have it any more; "
+        "listed by the name that the command gave it; ambiguous: the same of a value that more than a thousand have; "
+        "gone: the provider does not have it any more; "
         "refused: the provider refuses this one for good; failed: it did not answer in time; unconfirmed: it has "
         "accepted it, and that was not seen in time"
     )
@@ -73,13 +75,17 @@ class Outcome(BaseModel):
     detail: str = Field(description="a sentence for people")
     at: str = Field(description="when, RFC 3339")
     count: int | None = Field(default=None, ge=0, description="how many documents it concerned, where that is known")
+    digest: str | None = Field(
+        default=None, description="of what was asked: whoever sends the id with something else finds another one here"
+    )
     others: list[Others] = Field(default=[], description="those on which it has not had its effect; absent: none")
 
     def encode(self) -> bytes:
         """The record's value."""
         fields = self.model_dump(mode="json")
-        if self.count is None:
-            del fields["count"]
+        for name in ("count", "digest"):
+            if fields[name] is None:
+                del fields[name]
         if not self.others:
             del fields["others"]
         return orjson.dumps(fields)
@@ -103,6 +109,7 @@ def ended(
         detail=detail,
         at=at,
         count=count,
+        digest=command.digest,
         others=list(others),
     )
 
@@ -118,6 +125,7 @@ def rejected(refusal: Refusal, collection: Collection | None, at: str) -> Outcom
         outcome=Result.REJECTED,
         detail=refusal.detail,
         at=at,
+        digest=refusal.digest or None,
     )
 
 

@@ -12,6 +12,7 @@ Signals are left to `bridge` and Kafka: a token that may rename customers need n
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,12 +23,24 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from bridge.clock import Clock
-from bridge.commands.command import VALUE_BYTES_MAX, ProviderCommand, Reason, Refusal, encode, parse
+from bridge.commands.command import (
+    MIRRORED,
+    VALUE_BYTES_MAX,
+    ProviderCommand,
+    Reason,
+    Refusal,
+    encode,
+    mirror_of,
+    parse,
+)
 from bridge.errors import EnvironmentUnavailable
 from bridge.model import iso
 
 RETRY_AFTER_S = 5
 """What a client is told while Kafka is away."""
+
+APPEND_S_MAX = 8.0
+"""Until the client is told that nobody knows whether the inbox has it; less than the server lets a request take."""
 
 TOKEN_CHARS_MIN = 16
 """Of a token; shorter ones can be guessed."""
@@ -62,8 +75,9 @@ class CommandReceiver:
         if isinstance(command, Refusal):
             return _error(413 if command.reason is Reason.TOO_LARGE else 400, command.detail)
         try:
-            await self._append(source, encode(command))
-        except EnvironmentUnavailable:
+            async with asyncio.timeout(APPEND_S_MAX):
+                await self._append(source, encode(command))
+        except (EnvironmentUnavailable, TimeoutError):
             said = "Kafka has not taken the command in time, or nobody said so; send it again with the same id"
             return _error(503, said, {"Retry-After": str(RETRY_AFTER_S)}, id=command.id)
         return web.json_response({"id": command.id}, status=202)
@@ -93,6 +107,8 @@ class CommandReceiver:
             found = parse(source.encode(), orjson.dumps(fields))
         except orjson.JSONEncodeError:
             return Refusal(Reason.MALFORMED, "the body is nested too deeply")
+        if isinstance(found, ProviderCommand) and mirror_of(found.id) is not None:
+            return Refusal(Reason.MALFORMED, f"id: those that begin with {MIRRORED} are the bridge's own")
         if isinstance(found, Refusal | ProviderCommand):
             return found
         return Refusal(Reason.UNSUPPORTED, "signals are not taken over HTTP")

@@ -60,15 +60,15 @@ class InboxSender:
         """
         return await self.send_raw(source.encode(), value)
 
-    async def send_raw(self, key: bytes, value: bytes) -> tuple[int, int]:
-        """As `send`, whatever the key is."""
+    async def send_raw(self, key: bytes, value: bytes, sent_ms: int | None = None) -> tuple[int, int]:
+        """As `send`, whatever the key is. sent_ms: the record's time, in milliseconds since 1970; None: now."""
         try:
             async with asyncio.timeout(self._settings.answer_deadline_s):
                 partitions = await self._client.partitions_for(self._topic)
                 if not partitions:
                     raise EnvironmentUnavailable(f"topic {self._topic} does not exist at {self._settings.servers}")
                 number = partition_of(key, len(partitions))
-                written = await self._client.send_and_wait(self._topic, value, key, number)
+                written = await self._client.send_and_wait(self._topic, value, key, number, sent_ms)
         except TimeoutError:
             raise unreachable(self._settings, f"{self._topic} was not written in time, or nobody said so") from None
         except KafkaError as error:

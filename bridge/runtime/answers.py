@@ -7,16 +7,16 @@ come back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from bridge.clock import Clock
+from bridge.commands.command import mirror_of
 from bridge.commands.outcome import Outcome, Why
 from bridge.model import iso, key_of
 from bridge.publish.topics import INBOX_SECONDS_MAX, TopicPlan
 from bridge.publish.transaction import Record
 from bridge.runtime.ledger import Answer, Ledger
-from bridge.runtime.mirrors import mirror_of
 from bridge.store.record import decode_json, encode_json
 
 DAY_S = 86_400.0
@@ -28,10 +28,10 @@ DONE_S = EXPIRES_S + DAY_S
 """How long a command that is done is remembered; a day more, because two clocks are compared."""
 
 PRUNE_S = 600.0
-"""Between two looks for what need not be remembered any more."""
+"""From the end of a look at everything that is remembered to the beginning of the next one."""
 
-PRUNED_MAX = 1_000
-"""Forgotten at one look, so that it never fills a transaction."""
+PIECE = 1_000
+"""Looked at with one call: some 30 ms of the event loop. More than a shard answers between two ticks."""
 
 DONE = "done"
 """Second part of a state key, `source/done/id`. The source is `@` when the record is of none that is known here."""
@@ -45,6 +45,7 @@ class Answers:
         self._topics = topics
         self._clock = clock
         self._prune_at = clock.monotonic()
+        self._looked: tuple[int, int] = (0, 0)  # source and place at which the look goes on
 
     def done(self, source: str, command: str) -> dict[str, Any] | None:
         """When the command with this id was answered (`at`), its `digest` and its `outcome`. `Any`: scalars."""
@@ -63,19 +64,23 @@ class Answers:
             self._ledger.open.unmatched[mirror] = self._ledger.open.unmatched.get(mirror, 0) + unmatched
         self._ledger.wake()
 
-    def prune(self, sources: Iterable[str]) -> None:
-        """Forget commands that cannot come back. Called often, looks rarely."""
-        now = self._clock.monotonic()
-        if now < self._prune_at:
+    def prune(self, sources: Sequence[str]) -> None:
+        """Forget commands that cannot come back, some at a time. Called with every tick, with the same sources."""
+        if self._clock.monotonic() < self._prune_at:
             return
-        self._prune_at = now + PRUNE_S
-        oldest, left = self._clock.wall() - DONE_S, PRUNED_MAX
-        for source in sources:
-            for key in list(self._ledger.keys(key_of(source, DONE, ""))):
-                stored = self._ledger.get(key)
-                if left > 0 and stored is not None and decode_json(stored)["at"] < oldest:
-                    self._ledger.put(key, None)
-                    left -= 1
+        number, after = self._looked
+        keys, following = self._ledger.keys_after(key_of(sources[number], DONE, ""), after, PIECE)
+        oldest = self._clock.wall() - DONE_S
+        for key, value in self._ledger.get_many(keys).items():
+            if decode_json(value)["at"] < oldest:
+                self._ledger.put(key, None)
+        if following is not None:
+            self._looked = (number, following)
+        elif number + 1 < len(sources):
+            self._looked = (number + 1, 0)
+        else:
+            self._looked = (0, 0)
+            self._prune_at = self._clock.monotonic() + PRUNE_S
 
     def now(self) -> str:
         """For outcomes."""

@@ -20,7 +20,7 @@ from bridge.publish.inbox import InboxRecord
 from bridge.publish.topics import TopicPlan
 from bridge.runtime.answers import EXPIRES_S, Answers
 from bridge.runtime.commands.executor import Executor
-from bridge.runtime.commands.queue import BYTES_MAX, COMMANDS_MAX
+from bridge.runtime.commands.queue import BYTES_MAX, COMMANDS_MAX, ENVELOPE_BYTES_MAX
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.loop import SourceLoop
 
@@ -29,9 +29,6 @@ KEY_BYTES_MAX = 1_024
 
 NOWHERE = "@"
 """Stands for the source of a record that is of none that is known here."""
-
-ENVELOPE_BYTES_MAX = 1_024
-"""What a state record has beside the command in it."""
 
 log = get_logger(__name__)
 
@@ -62,7 +59,7 @@ class InboxDesk:
         self._ledger.wake()
 
     def prune(self) -> None:
-        """Forget commands that cannot come back. Called often, looks rarely."""
+        """Forget commands that cannot come back, some at a time. Called with every tick."""
         self._answers.prune((*self._readings, NOWHERE))
 
     def _judge(self, record: InboxRecord) -> None:
@@ -91,10 +88,11 @@ class InboxDesk:
             self._executors[source].queue.tell()
 
     def _digest(self, source: str, command: str) -> str | None:
-        """Of the command that had this id before, answered or accepted."""
-        done = self._answers.done(source, command)
-        if done is not None:
-            return str(done["digest"])
+        """Of the command that had this id before, answered or accepted; also one of nowhere, before it was known."""
+        for name in (source, NOWHERE):
+            done = self._answers.done(name, command)
+            if done is not None:
+                return str(done["digest"])
         executor = self._executors.get(source)
         return None if executor is None else executor.queue.digest(command)
 

@@ -1,15 +1,15 @@
 """Joins: which customers of a source have a value in a field of their documents.
 
 An index per field, in memory: made when it is first asked for, kept up with every step after that. It holds hashes and
-uids only, a hundred bytes or so per customer; whoever it names is looked at once more, because a value may be gone by
-now and two may share a hash.
+uids only, some two hundred bytes per customer; whoever it names is looked at once more, because two values may share a
+hash.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from bridge.model import Body, Document
 
@@ -18,6 +18,12 @@ FIELDS_MAX: Final = 4
 
 PIECE: Final = 1_000
 """Documents that are looked at before others of the event loop get their turn; some milliseconds."""
+
+HOLDERS_MAX: Final = 1_000
+"""Customers with one value; what more of them have tells nobody apart."""
+
+Index = dict[int, str | set[str]]
+"""The uid by the hash of a value, or the uids where there are several."""
 
 Pieces = Callable[[int, int], tuple[list[str], int | None]]
 """Uids in pieces: from where, how many → the uids, and where to go on; see `SourceStep.uids_after`."""
@@ -43,29 +49,61 @@ def comparable(text: str) -> str:
     return text.casefold() if "@" in text else text
 
 
+class Found(NamedTuple):
+    """What was found of the first `values` of those that were asked for.
+
+    uids: by value, of those that somebody has. crowded: values that too many have to be anybody's name.
+    """
+
+    values: int
+    uids: Mapping[str, Sequence[str]]
+    crowded: frozenset[str]
+
+
 class Joins:
     """Of the customers of one source during one opening of its shard."""
 
     def __init__(self, known: Callable[[Sequence[str]], Sequence[Document]], pieces: Pieces) -> None:
         self._known = known
         self._pieces = pieces
-        self._fields: dict[str, dict[int, tuple[str, ...]]] = {}
+        self._fields: dict[str, Index] = {}
 
-    def put(self, uid: str, body: Body) -> None:
-        """The customer is like this now."""
+    def moved(self, uid: str, before: Body | None, after: Body | None) -> None:
+        """The customer was like this and is like that now; None: it was not there, or is not any more."""
         for field, index in self._fields.items():
-            _add(index, value_of(body, field), uid)
+            was = None if before is None else value_of(before, field)
+            now = None if after is None else value_of(after, field)
+            if was != now:
+                _remove(index, was, uid)
+                _add(index, now, uid)
 
-    async def find(self, field: str, values: Sequence[str]) -> dict[str, list[str]]:
-        """Uids by value, of those values that somebody has. May take seconds, the first time for a field."""
+    async def find(self, field: str, values: Sequence[str], customers: int) -> Found:
+        """Who has these values; of the first ones only, when those have so many customers already.
+
+        May take seconds, the first time for a field.
+        """
         index = await self._index(field)
-        meant = {value: index.get(hash(comparable(value)), ()) for value in values}
+        meant: dict[str, Collection[str]] = {}
+        crowded: set[str] = set()
+        taken = total = 0
+        for value in values:
+            if total >= customers:
+                break
+            taken += 1
+            uids = _uids(index, comparable(value))
+            if len(uids) > HOLDERS_MAX:
+                crowded.add(value)
+            elif value not in meant:
+                meant[value] = uids
+                total += len(uids)
         candidates = {uid for uids in meant.values() for uid in uids}
         said = {document.uid: value_of(document.body, field) for document in self._known(sorted(candidates))}
-        found = {value: [uid for uid in uids if said.get(uid) == comparable(value)] for value, uids in meant.items()}
-        return {value: uids for value, uids in found.items() if uids}
+        found = {
+            value: sorted(uid for uid in uids if said.get(uid) == comparable(value)) for value, uids in meant.items()
+        }
+        return Found(taken, {value: uids for value, uids in found.items() if uids}, frozenset(crowded))
 
-    async def _index(self, field: str) -> dict[int, tuple[str, ...]]:
+    async def _index(self, field: str) -> Index:
         index = self._fields.pop(field, None)
         if index is not None:
             self._fields[field] = index
@@ -90,9 +128,26 @@ class Joins:
             await asyncio.sleep(0)
 
 
-def _add(index: dict[int, tuple[str, ...]], value: str | None, uid: str) -> None:
+def _uids(index: Index, value: str) -> Collection[str]:
+    found = index.get(hash(value), ())
+    return (found,) if isinstance(found, str) else found
+
+
+def _add(index: Index, value: str | None, uid: str) -> None:
     if value is None:
         return
-    uids = index.get(hash(value), ())
-    if uid not in uids:
-        index[hash(value)] = (*uids, uid)
+    found = index.setdefault(hash(value), uid)
+    if isinstance(found, set):
+        found.add(uid)
+    elif found != uid:
+        index[hash(value)] = {found, uid}
+
+
+def _remove(index: Index, value: str | None, uid: str) -> None:
+    if value is None:
+        return
+    found = index.get(hash(value))
+    if isinstance(found, set):
+        found.discard(uid)
+    if not found or found == uid:
+        index.pop(hash(value), None)

@@ -13,31 +13,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+import orjson
+
 from bridge.clock import Clock
-from bridge.commands.command import Kind, Tagging, Where, encode
+from bridge.commands.command import MIRRORED, VALUE_BYTES_MAX, Kind, Tagging, Where, encode, mirror_of
+from bridge.commands.outcome import UIDS_LISTED_MAX
 from bridge.detect.edges import EdgeMove
 from bridge.event.envelope import TagName
 from bridge.model import Body, Cause, Path, iso
 from bridge.publish.topics import TopicPlan
 from bridge.publish.transaction import Record
+from bridge.runtime.commands.queue import ENVELOPE_BYTES_MAX
 from bridge.runtime.joins import value_of
 from bridge.runtime.ledger import Ledger
-
-COMMANDS: Final = "mirror."
-"""How the ids of mirrors' commands begin; then come the mirror, the sequence of the first event, and the source."""
 
 SOURCE_CHARS_MAX: Final = 40
 """Of the source in an id: what tells a mirror's commands apart from those that it had with another source."""
 
-EDGES_MAX: Final = 1_000
-"""In one command: what the largest provider takes in one call."""
+EDGES_MAX: Final = UIDS_LISTED_MAX
+"""In one command: as many as its outcome can list."""
+
+FRAME_BYTES_MAX: Final = 2_048
+"""Of a command without its values and names."""
 
 VALUE_CHARS_MAX: Final = 255
 """A longer value is nobody's name, and is not looked for."""
 
 
 class MirrorRule(NamedTuple):
-    """tag, target_tag: name or uid. field, target_field: of the customers' documents, what is equal on both sides."""
+    """tag, target_tag: name or uid. field, target_field: of the customers' documents, what is equal on both sides.
+
+    ignore_case: whether tags of the source whose names differ in nothing but capitals are one tag.
+    """
 
     name: str
     source: str
@@ -46,6 +53,13 @@ class MirrorRule(NamedTuple):
     target_tag: str
     field: str
     target_field: str
+    ignore_case: bool = False
+
+    def follows(self, tag: TagName) -> bool:
+        """Whether this is the tag."""
+        if self.ignore_case:
+            return self.tag == tag.uid or self.tag.casefold() == tag.name.casefold()
+        return self.tag in tag
 
 
 class _Move(NamedTuple):
@@ -71,27 +85,37 @@ class Mirrors:
         if cause.path is Path.SNAPSHOT or mirror_of(cause.ref) is not None:
             return
         for rule in self._rules:
-            if rule.tag in (tag.uid, tag.name):
+            if rule.follows(tag):
                 value = value_of(body, rule.field) or ""
                 value = value if len(value) <= VALUE_CHARS_MAX else ""
                 self._moves.append(_Move(rule, move.joined, move.customer, value, sequence))
 
     def send(self) -> None:
-        """Write the commands for what has moved, in its order."""
-        moves, self._moves = self._moves, []
-        at = 0
-        while at < len(moves):
-            rule, joined, *_ = moves[at]
-            end = at
-            while end < len(moves) and end - at < EDGES_MAX and moves[end][:2] == (rule, joined):
-                end += 1
-            self._send(moves[at:end])
-            at = end
+        """Write the commands for what has moved; to each tag in the order in which it did."""
+        by_target: dict[tuple[str, str], list[_Move]] = {}
+        for move in self._moves:
+            by_target.setdefault((move.rule.target, move.rule.target_tag), []).append(move)
+        self._moves = []
+        for moves in by_target.values():
+            at = 0
+            while at < len(moves):
+                end = self._end(moves, at)
+                self._send(moves[at:end])
+                at = end
+
+    def _end(self, moves: Sequence[_Move], at: int) -> int:
+        """Behind the last one that goes into a command with this one."""
+        left = min(VALUE_BYTES_MAX, self._topics.record_bytes_max - ENVELOPE_BYTES_MAX) - FRAME_BYTES_MAX
+        for end, move in enumerate(moves[at : at + EDGES_MAX], at):
+            left -= len(orjson.dumps((move.value, move.customer)))
+            if end > at and (left < 0 or move[:2] != moves[at][:2]):
+                return end
+        return min(len(moves), at + EDGES_MAX)
 
     def _send(self, moves: Sequence[_Move]) -> None:
         rule, joined, _, _, sequence = moves[0]
         command = Tagging(
-            id=f"{COMMANDS}{rule.name}.{sequence}.{rule.source[:SOURCE_CHARS_MAX]}",
+            id=f"{MIRRORED}{rule.name}.{sequence}.{rule.source[:SOURCE_CHARS_MAX]}",
             kind=Kind.TAG if joined else Kind.UNTAG,
             source=rule.target,
             sent_at=iso(int(self._clock.wall() * 1_000_000)),
@@ -104,8 +128,3 @@ class Mirrors:
         )
         self._ledger.write(Record(self._topics.inbox, None, rule.target.encode(), encode(command)))
         self._ledger.open.mirrored[rule.name] = self._ledger.open.mirrored.get(rule.name, 0) + len(moves)
-
-
-def mirror_of(command: str | None) -> str | None:
-    """The mirror that a command with this id is of; None when it is of none."""
-    return command[len(COMMANDS) :].partition(".")[0] if command and command.startswith(COMMANDS) else None

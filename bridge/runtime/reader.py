@@ -69,7 +69,9 @@ class SourceReader:
     def open(self, ledger: Ledger, topics: TopicPlan, answers: Answers) -> SourceOpening:
         """What one opening consists of; its loops share the step, so that the source counts its events once."""
         limits = StepLimits(topics.record_bytes_max, self.silent_snapshot)
-        step = SourceStep(self.builder, ledger, topics, limits, self.clock, self.mirrors)
+        folds = self.commander is not None and self.commander.ways.names_ignore_case
+        mirrors = [rule._replace(ignore_case=folds) for rule in self.mirrors]
+        step = SourceStep(self.builder, ledger, topics, limits, self.clock, mirrors)
         source = self.account.source
         bulletin = Bulletin()
         readings = {
@@ -101,7 +103,7 @@ class SourceReader:
             )
         if self.commander is None:
             return SourceOpening(loops, None)
-        queue = CommandQueue(source, ledger)
+        queue = CommandQueue(source, ledger, topics.record_bytes_max)
         site = Site(source, step, ledger, bulletin, queue, readings, memberships, self.commander, self.clock)
         executor = Executor(site, answers, self.spread)
         executor.await_again()

@@ -130,7 +130,8 @@ class Reading(SourceLoop):
         """Read these documents at once, between two pages; what is new about them is in the ledger then.
 
         Called by another task. An answer by uid; of one that is not there, what became of it: whether it is deleted,
-        sweeps decide. One about which the provider says nothing has none. Raises any `SourceError`.
+        sweeps decide. One whose row cannot be read is answered as it was given, one about which the provider says
+        nothing not at all. Raises any `SourceError`.
         """
         return (await self._looks.ask(known, cause)).fates
 
@@ -247,7 +248,7 @@ class Reading(SourceLoop):
         if events:
             touched = [document.uid for document in documents]
             self._bulletin.absorbed(self.collection, look.cause.path, StepResult(len(told), 0, events, 0, touched))
-        return _Seen(fates=told)
+        return _Seen(fates=found)
 
     async def _tags_seen(self, look: Look[_Seen]) -> _Seen:
         assert self._plan.glances is not None, "asked only where customers say their tags"

@@ -29,7 +29,7 @@ from bridge.runtime.ledger import Ledger, Published
 from bridge.runtime.mirrors import MirrorRule, Mirrors
 from bridge.runtime.rebase import Window, unpublished
 from bridge.runtime.refusals import Refusals
-from bridge.runtime.sweep import AT_ONCE, joined, parted
+from bridge.runtime.sweep import AT_ONCE, joined, owes, parted
 from bridge.runtime.told import ToldTags
 from bridge.source.feed import Cursor, Page, without_etag
 from bridge.store.record import (
@@ -278,7 +278,8 @@ class SourceStep:
             known = self._tag_names(self.told.tags)
             settled = self.told.settled(known)
             return sum(self.absorb_edges(moves, cause) for cause, moves in settled.items())
-        return self.absorb_told(page.tags, Cause(page.path))
+        # Where everything is read again who is known is no first sight.
+        return self.absorb_told(page.tags, Cause(Path.SWEEP if owes(page.cursor) else page.path))
 
     def absorb_told(self, said: Mapping[str, Told], cause: Cause) -> int:
         """Write what customers say of their tags; how many edges moved. One to a tag that is not known yet waits."""
@@ -397,15 +398,15 @@ class SourceStep:
         if known is not None:
             if known is not record:
                 self._put(document.uid, known, None)
-                if known.document is not None and collection is Collection.CUSTOMERS:
-                    self.joins.put(document.uid, known.document)
+                if collection is Collection.CUSTOMERS:
+                    self.joins.moved(document.uid, record.document, known.document)
                 self._rebased += known.base not in (None, record.base)
                 return _Fate.TOUCHED if known.version > record.version else _Fate.UNCHANGED
             return _Fate.UNCHANGED
         assert change is not None
         after_json = _canonical(document.body)
         if collection is Collection.CUSTOMERS:
-            self.joins.put(document.uid, document.body)
+            self.joins.moved(document.uid, record.document, document.body)
         if record.document is None and cause.path is Path.SNAPSHOT and self._limits.silent_snapshot:
             silent = StateRecord(document.body, document.version, 0, revision=document.revision)
             fate = self._store(collection, document.uid, silent, after_json)
@@ -487,6 +488,7 @@ class SourceStep:
         self._doomed.discard(uid)
         if collection is Collection.CUSTOMERS:
             self.told.forget(uid)
+            self.joins.moved(uid, record.document, None)
         self._edges_moved -= len(edges.tags_of(record.document))
         at, into = (fate.at, None) if isinstance(fate, Gone) else (0, fate)
         self._publish(collection, uid, change, record, cause, at, None, None, into)

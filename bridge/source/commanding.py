@@ -1,8 +1,8 @@
 """Commanding: what can be done at a provider, the seam between its API and the execution of commands.
 
-A commander keeps nothing: every call finds out how things are before it changes them, so repeating one is harmless,
-also when the answer to the one before was lost. What the provider refuses for good is a value; every other trouble is
-raised, and decided about above.
+A commander keeps nothing, and repeating a call is harmless, also when the answer to the one before was lost: it finds
+out how things are before it changes them, or the provider passes over whom it has been done to. What the provider
+refuses for good is a value; every other trouble is raised, and decided about above.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ class Tagged(NamedTuple):
 
 TAGGED: Final = Tagged()
 
+TagsSeen = Mapping[str, frozenset[str] | Untold | SourceError]
+"""Which tags customers have, by uid; an error means that this one may be asked again."""
+
 TagAnswer = Tagged | Refused | Untold | SourceError
 """What became of one customer of several: an error means that it may be asked again."""
 
@@ -38,12 +41,14 @@ class CommandWays:
 
     customers_max: customers that are tagged in one call. immediate: what it has taken shows at once; if it does not,
     somebody else was faster and it may be asked again. Otherwise it shows some time later, and asking again is idle.
-    renames: whether customers can get another `customer_id`.
+    renames: whether customers can get another `customer_id`. names_ignore_case: whether tags whose names differ in
+    nothing but capitals are one tag.
     """
 
     customers_max: int
     immediate: bool
     renames: bool
+    names_ignore_case: bool = False
 
 
 class Commander(Protocol):
@@ -79,6 +84,6 @@ class Commander(Protocol):
         """
         ...
 
-    async def tags(self, known: Document, *, urgent: bool) -> frozenset[str] | Untold:
-        """See `MembershipReader.tags`."""
+    async def tags(self, known: Sequence[Document], *, urgent: bool) -> TagsSeen:
+        """The tags that these very customers have at some moment since the call; an answer for each."""
         ...

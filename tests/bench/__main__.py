@@ -1,6 +1,6 @@
 """Benchmark of the whole service against a plain loop, on this machine: `make bench`, or `make bench QUICK=1`.
 
-    --quick      one population of 30,000, under three minutes; figures of less than 10 s each
+    --quick      one population of 30,000, some four minutes; figures of less than 10 s each
     --json PATH  where the figures go as JSON
     --only WORD  some of: read, latency, restore, takeover, sources, slices, edges, commands
     --customers, --rounds  for a closer look
@@ -219,7 +219,7 @@ async def main(plans: tuple[Plan, ...], path: Path) -> None:
 def arguments() -> tuple[tuple[Plan, ...], Path]:
     """Of the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Benchmark against a plain loop.")
-    parser.add_argument("--quick", action="store_true", help="one small population, under three minutes")
+    parser.add_argument("--quick", action="store_true", help="one small population, some four minutes")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"), help="where the figures go")
     parser.add_argument("--only", nargs="+", choices=sorted(ALL), default=sorted(ALL), help="some parts")
     parser.add_argument("--customers", type=int, help="another population, for all that is asked for")

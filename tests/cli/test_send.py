@@ -53,12 +53,12 @@ def test_help_has_an_example(kind: str) -> None:
         (["rename", "acme", "x", "y", "--by", "email"], "--by"),
         (["rename", "acme", "x", "y", "--not-after", "soon"], "--not-after soon"),
         (["rename", "acme", "x", "y", "--id", "some@body"], "--id"),
-        (["tag", "acme", "vip"], "no uid is given"),
+        (["tag", "acme", "vip"], "none is given"),
         (["tag", "acme", "a/b", "x"], "tag: String should match"),
         (["tag", "acme", "vip", "x", "--confirm-within", "2h"], "confirm_within: Input should be less than"),
         (["tag", "acme", "", "x", "--name"], "tag_name: String should have at least 1 character"),
         (["tag", "acme", "vip", "x" * 256, "--by", "email"], "where.values: String should have at most 255 characters"),
-        (["tag", "acme", "vip", "--by", "email"], "no uid is given"),
+        (["tag", "acme", "vip", "--by", "email"], "none is given"),
         (["untag", "acme", "vip", "x", "--by", "not a field"], "where.field: String should match"),
         (["untag", "acme", "vip", "x", "--by", ""], "where.field: String should match"),
         (["untag", "acme", "vip", "x", "--wait", "--timeout", "soon"], "--timeout"),
@@ -122,7 +122,7 @@ def test_a_file_may_hold_as_many_uids_as_a_command_takes(offline: Path, tmp_path
     assert run("send", "tag", "-c", offline, "acme", "vip", "uid-0", "--file", ids).exit_code == 3, "each counts once"
     result = run("send", "tag", "-c", offline, "acme", "vip", "one-more", "--file", ids)
     assert result.exit_code == 2
-    assert "10,001 uids are more than one command takes" in result.stderr
+    assert "10,001 are more than one command takes" in result.stderr
     ids.write_bytes(b"\xff\xfe")
     assert "not UTF-8" in run("send", "tag", "-c", offline, "acme", "vip", "--file", ids).stderr
 

@@ -12,10 +12,11 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
+from bridge.commands import receiver
 from bridge.commands.command import VALUE_BYTES_MAX, Rename, parse
 from bridge.commands.receiver import CommandReceiver
 from bridge.errors import EnvironmentUnavailable
-from bridge.observability.probes import ProbeServer
+from bridge.observability.probes import HANDLER_S_MAX, ProbeServer
 from bridge.observability.status import ProcessStatus
 from tests.observability.observing import StandingClock, build_metrics
 
@@ -31,9 +32,10 @@ class Inbox:
     def __init__(self) -> None:
         self.records: list[tuple[str, bytes]] = []
         self.away = False
+        self.hangs = False
 
     async def append(self, source: str, value: bytes) -> None:
-        await asyncio.sleep(0)
+        await asyncio.sleep(10.0 if self.hangs else 0)
         if self.away:
             raise EnvironmentUnavailable("Kafka is away")
         self.records.append((source, value))
@@ -162,3 +164,26 @@ def test_without_a_token_there_is_no_such_route() -> None:
         assert receiver.routes == []
 
     asyncio.run(main())
+
+
+def test_who_cannot_be_told_whether_it_arrived_is_told_under_which_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(url: str, inbox: Inbox) -> None:
+        monkeypatch.setattr(receiver, "APPEND_S_MAX", 0.05)
+        inbox.hangs = True
+        status, said = await post(url)
+        assert status == 503
+        assert "the same id" in said["error"]
+        assert said["id"]
+
+    assert receiver.APPEND_S_MAX < HANDLER_S_MAX, "or the server would answer before"
+    play(scene)
+
+
+def test_ids_of_mirrors_are_nobody_elses() -> None:
+    async def scene(url: str, inbox: Inbox) -> None:
+        status, said = await post(url, {**RENAME, "id": "mirror.vip.1.acme"})
+        assert status == 400
+        assert "mirror." in said["error"]
+        assert inbox.records == []
+
+    play(scene)

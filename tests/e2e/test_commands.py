@@ -1,4 +1,7 @@
-"""Signals and commands through a real Kafka, one id twice, and kills in between."""
+"""Signals and commands through a real Kafka, one id twice, and kills in between.
+
+Also a script: `python -m tests.e2e.test_commands [KILLS]` kills that often while the commands are executed.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ import shutil
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, Producer
 
 from bridge.model import instant
 from tests.support.processes import (
@@ -23,6 +28,7 @@ from tests.support.processes import (
     put,
     ready,
     sandbox,
+    serves,
     source_ids,
     wait_for,
 )
@@ -161,51 +167,100 @@ def known(path: Path, collection: str) -> list[str]:
     return [json.loads(line)["key"].split("/", 2)[2] for line in result.stdout.splitlines()]
 
 
-@pytest.mark.timeout(280)
-def test_commands_outlive_kills_and_each_is_answered_once(
-    tmp_path: Path, bootstrap_servers: str, bridge_name: str
+KILLS = 5
+CUSTOMERS = 100
+RENAMES = 300
+TAGGINGS = 150
+COMMANDS = RENAMES + TAGGINGS + 50
+
+
+def commands(customers: Sequence[str], tag: str) -> list[dict[str, Any]]:
+    """Renames, each customer thrice; the tag for each and half of them not again; and some that only read."""
+    found: list[dict[str, Any]] = []
+    for number in range(COMMANDS):
+        customer = customers[number % CUSTOMERS]
+        if number < RENAMES:
+            what: dict[str, Any] = {"kind": "rename", "customer": customer, "new_customer_id": f"new/{number}"}
+        elif number < RENAMES + TAGGINGS:
+            kind = "tag" if number < RENAMES + CUSTOMERS else "untag"
+            what = {"kind": kind, "tag": tag, "customers": [customer]}
+        else:
+            what = {"kind": "refresh", "collection": "customers", "uids": [customer]}
+        found.append({**what, "id": f"c{number}", "source": SOURCE, "sent_at": "2026-11-21T08:15:30Z"})
+    return found
+
+
+def kill_while_commands_run(
+    folder: Path, bootstrap: str, name: str, kills: int, latency_ms: int, seed: int = 1
 ) -> None:
-    with sandbox(tmp_path, "--customers", "100", "--tags", "3", "--switch", "latency_ms=10") as url:
-        path = config(tmp_path, bootstrap_servers, bridge_name, url, shards=SHARDS)
+    """Five hundred of them, at a provider that takes so long for each request; the cache goes every other time."""
+    rng = Random(seed)
+    with sandbox(folder, "--customers", str(CUSTOMERS), "--tags", "3", "--switch", f"latency_ms={latency_ms}") as url:
+        path = config(folder, bootstrap, name, url, shards=SHARDS)
         more = f'collections = ["customers", "tags", "memberships"]\ncommand_token = "{TOKEN}"\n'
         path.write_text(path.read_text() + more)
-        process = bridge(tmp_path, path)
+        process = bridge(folder, path)
         customers_known = 'bridge_store_documents{collection="customers"'
-        wait_for("the bridge", lambda: ready(path) and metric(path, customers_known) == 100)
+        wait_for("the bridge", lambda: ready(path) and metric(path, customers_known) == CUSTOMERS)
         customers, tag = known(path, "customers"), known(path, "tags")[0]
-        ids = tmp_path / "ids.txt"
-        ids.write_text("\n".join(customers[:60]))
-        arguments = ["-c", str(path), SOURCE, tag, "no-such-customer", "--file", str(ids), "--id", "the-tag"]
-        assert command("send", "tag", *arguments).returncode == 0
-        for number in range(24):
-            value = {
-                "kind": "rename",
-                "customer": customers[number],
-                "new_customer_id": f"new/{number}",
-                "id": f"r{number}",
-            }
-            wait_for("202", lambda value=value: order(path, value) == 202)  # type: ignore[misc]
-            if number in (3, 12):
-                process.kill()
-                shutil.rmtree(tmp_path / "data-a")
-                process = bridge(tmp_path, path)
-        outcome = command("send", "tag", *arguments, "--wait", "--timeout", "90s", "--json")
-        assert outcome.returncode == 1, "partly"
-        said = json.loads(outcome.stdout.splitlines()[-1])
-        assert (said["outcome"], said["count"]) == ("partly", 60)
-        assert said["others"] == [{"why": "unknown", "count": 1, "uids": ["no-such-customer"]}]
-        last = ("-c", str(path), SOURCE, customers[23], "new/23", "--id", "r23", "--wait", "--json")
-        assert json.loads(command("send", "rename", *last).stdout.splitlines()[-1])["outcome"] == "applied"
+        wanted = commands(customers, tag)
+        for value in wanted[:3]:
+            assert order(path, value) == 202
         assert order(path, {"kind": "approve"}) == 400
         assert order(path, {}) == 400
+        _send(bootstrap, f"{name}.inbox", wanted)  # the first ones once more
+        for number in range(kills):
+            if number % 3 == 0:  # the others may be killed while they start
+                wait_for("the restart", lambda: serves(path))
+            time.sleep(rng.uniform(0.5, 3.0))
+            process.kill()
+            if number % 2:
+                shutil.rmtree(folder / "data-a", ignore_errors=True)  # it may not have come so far
+            process = bridge(folder, path)
+        done = sum(entry["kind"] == "untagged" for entry in _truth(url))
+        assert done < TAGGINGS - CUSTOMERS, "they were over before the last kill"
+        last = ("-c", str(path), SOURCE, "customers", customers[(COMMANDS - 1) % CUSTOMERS], "--id", f"c{COMMANDS - 1}")
+        outcome = command("send", "refresh", *last, "--wait", "--timeout", "200s", timeout_s=220)
+        assert outcome.returncode == 0, outcome.stdout + outcome.stderr + process.said()
         result = command("verify", "-c", str(path), "--online")
         assert result.returncode == 0, result.stdout + result.stderr
         assert process.terminate() == 0, process.said()
-    answered = _records(bootstrap_servers, bridge_name, "outcomes")
-    assert sorted(key for key, _ in answered) == sorted(["the-tag", *(f"r{number}" for number in range(24))])
-    renamed = [value for _, value in _records(bootstrap_servers, bridge_name, "customers") if "from" in value]
-    assert sorted(value["to"] for value in renamed) == sorted(f"new/{number}" for number in range(24))
-    assert {value["cause"].get("ref") for value in renamed} & {f"r{number}" for number in range(24)}
+        truth = _truth(url)
+    answered = _records(bootstrap, name, "outcomes")
+    assert sorted(key for key, _ in answered) == sorted(value["id"] for value in wanted)
+    assert {value["outcome"] for _, value in answered} == {"applied"}
+    renamed = [entry["detail"]["to"] for entry in truth if entry["kind"] == "renamed"]
+    assert renamed == [f"new/{number}" for number in range(RENAMES)], "each once, in their order"
+    edges = {entry["uid"]: entry["kind"] for entry in truth if entry["detail"].get("tag") == tag}
+    assert {uid for uid, kind in edges.items() if kind == "untagged"} == set(customers[: TAGGINGS - CUSTOMERS])
+    told = [value for _, value in _records(bootstrap, name, "customers") if "from" in value]
+    assert sorted(value["to"] for value in told) == sorted(renamed)
+    assert {value["cause"].get("ref") for value in told} & {value["id"] for value in wanted}
+
+
+@pytest.mark.timeout(400)
+def test_commands_outlive_kills_and_each_is_answered_once(
+    tmp_path: Path, bootstrap_servers: str, bridge_name: str
+) -> None:
+    kill_while_commands_run(tmp_path, bootstrap_servers, bridge_name, KILLS, 10)
+
+
+def _send(bootstrap: str, topic: str, values: Sequence[dict[str, Any]]) -> None:
+    """As any client that keys by source. `Any`: JSON."""
+    producer = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random"})
+    for value in values:
+        producer.produce(topic, json.dumps(value), SOURCE)
+    assert producer.flush(30) == 0
+
+
+def _truth(url: str) -> list[dict[str, Any]]:
+    """All that has happened at the provider. `Any`: JSON."""
+    found: list[dict[str, Any]] = []
+    while True:
+        _, page = get(f"{url}/sandbox/truth?after={found[-1]['number'] if found else 0}")
+        if not page:
+            return found
+        found += page
 
 
 def _records(bootstrap: str, name: str, topic: str) -> list[tuple[str, dict[str, Any]]]:
@@ -225,3 +280,23 @@ def _records(bootstrap: str, name: str, topic: str) -> list[tuple[str, dict[str,
     finally:
         consumer.close()
     return found
+
+
+if __name__ == "__main__":
+    import asyncio
+    import sys
+    import tempfile
+
+    from bridge.sandbox.kafka import LocalKafka
+
+    async def main() -> None:
+        """A Kafka of its own."""
+        kills = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+        async with LocalKafka() as kafka:
+            with tempfile.TemporaryDirectory() as folder:
+                begun = time.time()
+                servers = kafka.bootstrap_servers
+                kill_while_commands_run(Path(folder), servers, "commands", kills, 60, seed=int(begun))
+        print(f"{kills} kills, {COMMANDS} commands, each answered once, in {time.time() - begun:.0f} s")
+
+    asyncio.run(main())

@@ -19,7 +19,7 @@ from bridge.model import Body, Cause, Document, Path
 from bridge.runtime import awaited as module
 from bridge.runtime.awaited import AWAITED_S, Awaited
 from bridge.runtime.commands.targets import Targets
-from bridge.runtime.joins import FIELDS_MAX, PIECE, Joins, value_of
+from bridge.runtime.joins import FIELDS_MAX, HOLDERS_MAX, PIECE, Found, Joins, value_of
 from tests.support.clock import VirtualClock, run_virtual
 
 SEEN = Cause(Path.POLL)
@@ -41,9 +41,16 @@ class Customers:
         uids = sorted(self.bodies)
         return uids[after : after + limit], after + limit if uids[after + limit :] else None
 
-    def put(self, uid: str, body: Body) -> None:
-        self.bodies[uid] = body
-        self.joins.put(uid, body)
+    def put(self, uid: str, body: Body | None) -> None:
+        before = self.bodies.pop(uid, None)
+        if body is not None:
+            self.bodies[uid] = body
+        self.joins.moved(uid, before, body)
+
+    async def find(self, field: str, *values: str) -> dict[str, set[str]]:
+        found = await self.joins.find(field, values, 10**9)
+        assert (found.values, found.crowded) == (len(values), frozenset())
+        return {value: set(uids) for value, uids in found.uids.items()}
 
 
 @pytest.mark.parametrize(
@@ -76,20 +83,23 @@ def test_it_is_found_whatever_moves_while_the_index_is_made() -> None:
                 if turn % 3:
                     customers.put(uid, {"email": f"new{turn}@x"})
                 else:
-                    del customers.bodies[uid]
+                    customers.put(uid, None)
                 customers.put(f"late{turn}", {"email": f"{turn}@X"})
                 await asyncio.sleep(0)
 
         living = asyncio.create_task(live())
-        await customers.joins.find("email", ["nobody"])
+        await customers.find("email", "nobody")
         await living
         values = [f"{number}@x" for number in range(5 * PIECE)] + [f"new{turn}@x" for turn in range(40)]
-        found = await customers.joins.find("email", values)
+        found = await customers.find("email", *values)
         wanted: dict[str, set[str]] = {}
         for uid, body in customers.bodies.items():
             wanted.setdefault(body["email"].lower(), set()).add(uid)
-        assert {value: set(uids) for value, uids in found.items()} == wanted
+        assert found == wanted
         assert customers.scans == 1
+        for uid in list(customers.bodies):
+            customers.put(uid, None)
+        assert not customers.joins._fields["email"], "nothing is kept of who is gone"
 
     run_virtual(main)
 
@@ -98,16 +108,39 @@ def test_fields_have_a_bound_and_a_scan_that_fails_leaves_no_index() -> None:
     async def main(clock: VirtualClock) -> None:
         customers = Customers({"u": {f"f{number}": "v" for number in range(9)}})
         for number in range(FIELDS_MAX + 1):
-            assert await customers.joins.find(f"f{number}", ["v"]) == {"v": ["u"]}
-        await customers.joins.find(f"f{FIELDS_MAX}", ["v"])
+            assert await customers.find(f"f{number}", "v") == {"v": {"u"}}
+        await customers.find(f"f{FIELDS_MAX}", "v")
         assert customers.scans == FIELDS_MAX + 1
-        await customers.joins.find("f0", ["v"])
+        await customers.find("f0", "v")
         assert customers.scans == FIELDS_MAX + 2
-        finding = asyncio.create_task(customers.joins.find("f8", ["v"]))
+        finding = asyncio.create_task(customers.find("f8", "v"))
         await asyncio.sleep(0)
         finding.cancel()
         await asyncio.wait([finding])
-        assert await customers.joins.find("f8", ["v"]) == {"v": ["u"]}
+        assert await customers.find("f8", "v") == {"v": {"u"}}
+
+    run_virtual(main)
+
+
+async def find(customers: Customers, field: str, values: list[str], most: int) -> tuple[int, set[str], set[str]]:
+    found = await customers.joins.find(field, values, most)
+    return found.values, set(found.uids), set(found.crowded)
+
+
+def test_what_too_many_have_is_nobodys_name_and_many_are_found_some_at_a_time() -> None:
+    async def main(clock: VirtualClock) -> None:
+        bodies: dict[str, Body] = {
+            f"u{number}": {"f": "all", "g": str(number % 4)} for number in range(HOLDERS_MAX + 1)
+        }
+        customers = Customers(bodies)
+        assert await find(customers, "f", ["all", "none"], 10) == (2, set(), {"all"})
+        customers.put("u0", {"f": "other"})
+        assert await find(customers, "f", ["all", "none", "other"], 10) == (1, {"all"}, set())
+        assert await find(customers, "g", ["0", "1", "0", "2", "3"], HOLDERS_MAX // 2 + 1) == (
+            4,
+            {"0", "1", "2"},
+            set(),
+        )
 
     run_virtual(main)
 
@@ -161,7 +194,8 @@ def test_everybody_is_done_to_and_every_value_that_nobody_has_is_told(
         if targets.unknown:
             field, some = targets.next_values(size)
             assert field == "f"
-            told += targets.matched({value: have[value] for value in some if value in have}, len(some))
+            uids_of = {value: have[value] for value in some if value in have}
+            told += targets.matched(Found(len(some), uids_of, frozenset()))[0]
         else:
             uids = targets.slice(size)
             assert 0 < len(uids) <= size
@@ -181,7 +215,10 @@ def test_who_is_given_up_is_told_by_uid_or_by_the_name_of_its_value() -> None:
     assert plain.abandon() == ["2", "3"]
     assert not plain.left
     valued = Targets(tagging(where=Where(field="f", values=("a", "b", "c"), names=("na", "nb", "nc"))), {})
-    valued.matched({"a": ["1", "2"]}, 1)
+    assert valued.matched(Found(1, {"a": ["1", "2"]}, frozenset())) == ([], [])
     valued.done(1)
     assert valued.abandon() == ["2", "nb", "nc"]
     assert not valued.left
+    crowded = Targets(tagging(where=Where(field="f", values=("a", "b"), names=("na", "nb"))), {})
+    assert crowded.matched(Found(2, {}, frozenset("b"))) == (["na"], ["nb"])
+    assert not crowded.left

@@ -12,23 +12,32 @@ from typing import Any
 import orjson
 import pytest
 
+from bridge.commands.command import VALUE_BYTES_MAX, Tagging, mirror_of, parse
+from bridge.commands.outcome import UIDS_LISTED_MAX
+from bridge.detect.edges import EdgeMove
 from bridge.errors import PublishFailed
-from bridge.event.envelope import EventBuilder
+from bridge.event.envelope import EventBuilder, TagName
+from bridge.model import Body, Cause, Path
 from bridge.publish.inbox import InboxRecord
 from bridge.runtime.glances import GlancePlan
-from bridge.runtime.mirrors import MirrorRule, mirror_of
+from bridge.runtime.ledger import Ledger
+from bridge.runtime.mirrors import MirrorRule, Mirrors
 from bridge.runtime.reader import SourceReader
 from bridge.runtime.reading import ReadingPlan
 from bridge.runtime.shard import Shard
+from bridge.sandbox.answer import Answer
 from bridge.sandbox.population.dialect import REBILLY
 from bridge.sandbox.rebilly.api import API_KEY, RebillyApi
 from bridge.sandbox.rebilly.switches import RebillySwitches
 from bridge.sandbox.world import World
 from bridge.source.rebilly import RebillySettings, build
+from bridge.source.transport import Request
+from bridge.store.memory import MemoryStore
 from bridge.store.record import decode_record
+from tests.observability.observing import StandingClock
 from tests.runtime.estates import ACCOUNT, STILL, Door
 from tests.runtime.members import Club
-from tests.runtime.shards import NUMBER
+from tests.runtime.shards import NUMBER, TOPICS
 from tests.source.providing import Observer
 from tests.support.clock import VirtualClock, run_virtual
 
@@ -48,10 +57,10 @@ class Twins(Club):
         super().__init__(clock, CUSTOMERS, 4, switches={})
         wanted = RebillySwitches().changed(switches)
         self.other = World(2, CUSTOMERS, 4, STILL, clock, ACCOUNT, rules=wanted.rules(), dialect=REBILLY)
-        api = RebillyApi(self.other, wanted, clock)
+        self.billing = RebillyApi(self.other, wanted, clock)
         source = build(
             RebillySettings(source="billing", account=ACCOUNT, api_key=API_KEY, request_rate=1000),
-            Door(api),
+            Door(self.billing),
             clock,
             Observer(),
             lambda: 0.0,
@@ -291,3 +300,96 @@ def test_a_tag_that_goes_away_is_taken_from_everybody_there() -> None:
             assert not {number for number in twins.there() if number >= STRANGERS}
 
     play(story, back=False)
+
+
+def test_what_somebody_else_moves_just_then_is_mirrored_all_the_same() -> None:
+    """The look behind a mirror's own command sees it first, and it is not the mirror's."""
+
+    async def story(twins: Twins, clock: VirtualClock) -> None:
+        gold = twins.tags_of_billing()[1]
+        mine = list(twins.world.tags)[1]
+        [acme, billing] = twins.readers
+        rule = MirrorRule("gold", "billing", gold, "acme", mine, "email", "email")
+        twins.readers = [acme, replace(billing, mirrors=[rule])]
+        one = min(set(range(STRANGERS, CUSTOMERS)) - twins.here() - twins.there())
+        name, its = twins.pairs()[one]
+        twins._set(twins.world, name, mine, False)
+        twins._set(twins.other, its, gold, False)
+        answer = twins.billing.answer
+
+        def answering(request: Request) -> Answer:
+            said = answer(request)
+            if request.method == "POST" and request.path.endswith("/customers"):
+                twins._set(twins.other, its, gold, True)
+            return said
+
+        async with twins.living():
+            await asyncio.sleep(40)
+            twins.billing.answer = answering  # type: ignore[method-assign]
+            twins.set_here([one], present=True)
+            await asyncio.sleep(60)
+            tags = twins.world.customers.tags[twins.world.customers.live_row_of[name]]
+            assert {twins.vip, mine} <= set(tags)
+        causes = {
+            (data["tag"]["uid"], mirror_of(data["cause"].get("ref")))
+            for data in twins.told_edges()
+            if data["cause"]["path"] != "snapshot" and data["source"] == "billing"
+        }
+        assert causes == {(twins.loyal, "there"), (gold, None)}
+
+    play(story)
+
+
+def sent(rules: list[MirrorRule], moves: Iterable[tuple[EdgeMove, Body, TagName]]) -> list[dict[str, Any]]:
+    """Commands that rules make of moves. `Any`: JSON."""
+    ledger = Ledger(MemoryStore())
+    mirrors = Mirrors(rules, ledger, TOPICS, StandingClock())
+    for sequence, (move, body, tag) in enumerate(moves, 1):
+        mirrors.moved(move, body, tag, Cause(Path.POLL), sequence)
+    mirrors.send()
+    for record in ledger.open.records:
+        assert len(record.value or b"") < VALUE_BYTES_MAX
+        assert isinstance(parse(record.key, record.value), Tagging)
+    commands = [orjson.loads(record.value or b"") for record in ledger.open.records]
+    assert len({command["id"] for command in commands}) == len(commands)
+    return commands
+
+
+def rule(name: str, tag: str, target_tag: str, **more: Any) -> MirrorRule:
+    return MirrorRule(name, "acme", tag, "billing", target_tag, "email", "email")._replace(**more)
+
+
+def people(count: int, joined: bool = True, tag: str = "vip", email: str = "e") -> list[tuple[EdgeMove, Body, TagName]]:
+    return [
+        (EdgeMove(f"u{number}", tag, joined), {"email": f"{email}{number}"}, TagName(tag, tag.upper()))
+        for number in range(count)
+    ]
+
+
+def test_mirrors_of_one_tag_do_not_tear_each_others_commands_apart() -> None:
+    commands = sent([rule("one", "vip", "a"), rule("two", "vip", "b")], people(100))
+    assert [(command["tag_name"], len(command["where"]["values"])) for command in commands] == [("a", 100), ("b", 100)]
+
+
+def test_what_goes_to_one_tag_stays_in_its_order_whatever_rule_it_is_of() -> None:
+    moves = people(1) + people(1, False, "gold") + people(1, True, "gold")
+    commands = sent([rule("one", "vip", "a"), rule("two", "gold", "a")], moves)
+    assert [(command["id"].split(".")[1], command["kind"]) for command in commands] == [
+        ("one", "tag"),
+        ("two", "untag"),
+        ("two", "tag"),
+    ]
+
+
+def test_a_command_of_a_mirror_fits_into_the_inbox_and_its_outcome_lists_all() -> None:
+    commands = sent([rule("one", "vip", "a")], people(2 * UIDS_LISTED_MAX + 1))
+    assert [len(command["where"]["values"]) for command in commands] == [UIDS_LISTED_MAX, UIDS_LISTED_MAX, 1]
+    long = sent([rule("one", "vip", "a")], people(1_200, email="\U0001f600" * 250))
+    assert [name for command in long for name in command["where"]["names"]] == [f"u{number}" for number in range(1_200)]
+
+
+def test_capitals_tell_tags_apart_where_they_do_at_the_provider() -> None:
+    assert sent([rule("one", "Vip", "a")], people(1)) == []
+    assert len(sent([rule("one", "Vip", "a", ignore_case=True)], people(1))) == 1
+    assert len(sent([rule("one", "VIP", "a")], people(1))) == 1
+    assert len(sent([rule("one", "vip", "a")], people(1))) == 1, "by its uid"

@@ -34,6 +34,11 @@ def commits_in_trouble(plan: Plan) -> bool:
     return plan.weights["trouble at a call"] >= 4 and plan.rates.per_second() > 0
 
 
+def commits_of_few_in_trouble(plan: Plan) -> bool:
+    """Such a seed costs little."""
+    return commits_in_trouble(plan) and plan.customers <= 12 and len(plan.collections) == 1
+
+
 def one_trouble_after_the_other(plan: Plan) -> bool:
     """Of few customers, so that such a seed costs little."""
     return plan.pause_s == 1.0 and plan.customers <= 12
@@ -61,6 +66,14 @@ def many_leave(plan: Plan) -> bool:
     return plan.weights["many deleted"] > 0.5 and plan.customers >= 12 and plan.delete_limit.documents < 10
 
 
+def many_are_held_at_a_restart(plan: Plan) -> bool:
+    """And nobody lets them go before it, and nothing delays that they are noticed."""
+    restarts = plan.weights["kill"] + plan.weights["stop"] > 2
+    return (
+        many_leave(plan) and restarts and plan.weights["approve"] < 0.1 and plan.request_rate >= 5 and not plan.faults
+    )
+
+
 def changing_lists(plan: Plan) -> bool:
     return plan.switches["etag"] == "honoured" and plan.weights["trouble at a call"] > 1
 
@@ -70,7 +83,13 @@ def sliced(plan: Plan) -> bool:
 
 
 def members(plan: Plan) -> bool:
-    return plan.customers >= 12 and any(Collection.MEMBERSHIPS in names for names in plan.collections.values())
+    """Who they are is asked tag by tag."""
+    asked = [
+        source
+        for source, names in plan.collections.items()
+        if Collection.MEMBERSHIPS in names and plan.providers[source] == "dintero"
+    ]
+    return plan.customers >= 12 and bool(asked)
 
 
 def members_move(plan: Plan) -> bool:
@@ -115,7 +134,7 @@ HUNTS = {
     "unknown commit assumed failed": Hunt(
         200, lambda plan: commits_in_trouble(plan) and one_trouble_after_the_other(plan)
     ),
-    "unknown commit assumed done": Hunt(400, commits_in_trouble),
+    "unknown commit assumed done": Hunt(200, commits_of_few_in_trouble),
     "membership confirmation skipped": Hunt(1200, sleeping_owners),
     "marker check removed": Hunt(100, lambda plan: plan.epilogue),
     "taint ignored": Hunt(400, commits_in_trouble),
@@ -127,21 +146,23 @@ HUNTS = {
     "done command not remembered": Hunt(60, signals),
     "progress written for what is not read": Hunt(100),
     "deletion limit ignored": Hunt(40, many_leave),
-    "held deletions forgotten at a restart": Hunt(60, many_leave),
+    "held deletions forgotten at a restart": Hunt(60, many_are_held_at_a_restart),
     "suspects of an unfinished reading decided": Hunt(60, lambda plan: many_leave(plan) and plan.page_limit < 5),
     "absence from part of a sweep believed": Hunt(60, lambda plan: plan.blind and plan.customers >= 12),
     "rename taken for delete and create": Hunt(20),
     "etag kept of a list that was not committed": Hunt(
         120, lambda plan: changing_lists(plan) and one_trouble_after_the_other(plan)
     ),
-    "rows that move while slices are read lost": Hunt(100, sliced),
+    "rows that move while slices are read lost": Hunt(100, lambda plan: sliced(plan) and not plan.faults),
     "order of slices not checked": Hunt(60, lambda plan: sliced(plan) and plan.switches["since_order"] == "descending"),
     "pause forgotten at a restart": Hunt(60, lambda plan: plan.weights["pause"] > 0.5),
     "progress outside the transaction": Hunt(20),
     "untag lost on tag deletion": Hunt(40, lambda plan: members(plan) and plan.weights["tag deleted"] > 0.3),
     "tag deleted before its edges": Hunt(40, lambda plan: members(plan) and plan.weights["tag deleted"] > 0.3),
     "untag not confirmed": Hunt(60, members_are_hidden),
-    "doubtful member believed": Hunt(100, lambda plan: members(plan) and plan.customers == 30),
+    "doubtful member believed": Hunt(
+        100, lambda plan: members(plan) and plan.customers == 30 and plan.rates.tag > 5 and not plan.blind
+    ),
     "tags read under an id that has changed hands": Hunt(
         120, lambda plan: members(plan) and plan.weights["ids change hands"] >= 3
     ),

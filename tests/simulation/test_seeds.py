@@ -10,7 +10,7 @@ import pytest
 
 from bridge.sandbox.simulate import failures, simulate
 
-SEEDS = 240
+SEEDS = 120
 """In each run of the tests; `make simulate SEEDS=10000` goes on."""
 
 

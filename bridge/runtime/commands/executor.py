@@ -19,11 +19,11 @@ from collections.abc import Callable
 from bridge.clock import WAIT_S_MIN
 from bridge.commands.command import Kind, ProviderCommand, Refresh, Rename, Tagging, collection_of
 from bridge.commands.outcome import Result, ended
-from bridge.errors import AccessDenied, SourceError
+from bridge.errors import AccessDenied, NotYet, SourceError
 from bridge.model import Collection
 from bridge.observability.logs import Throttle, get_logger
 from bridge.runtime.answers import Answers
-from bridge.runtime.commands.queue import CommandQueue
+from bridge.runtime.commands.queue import CommandQueue, ProgressTooLarge
 from bridge.runtime.commands.refreshing import RefreshWork
 from bridge.runtime.commands.renaming import RenameWork
 from bridge.runtime.commands.tagging import TagWork
@@ -97,6 +97,7 @@ class Executor:
             if self._paused(command):
                 self._busy_since = None
                 await self._site.queue.wait(self._left_s(command, begun))
+                self._site.queue.touch(command.id)
                 continue
             work = work or _work(command, self._site)
             now = self._site.clock.monotonic()
@@ -104,15 +105,18 @@ class Executor:
             try:
                 end = await work.go_on(now - self._busy_since < URGENT_S)
             except SourceError as error:
-                if not backoff.attempts:
-                    failing_since = now
+                if isinstance(error, NotYet) or not backoff.attempts:
+                    failing_since = now  # what has not been read yet is no failure of the provider
                 backoff = backoff.failed()
                 delay_s = self._trouble(command, error, backoff)
                 if self._site.clock.monotonic() + delay_s - failing_since <= RETRY_S_MAX:
                     self._busy_since = None
                     await self._site.clock.sleep(delay_s)
+                    self._site.queue.touch(command.id)  # another owner may have gone on meanwhile
                     continue
                 end = work.give_up(str(error))
+            except ProgressTooLarge:
+                return Ended(Result.FAILED, "what is known of its progress is larger than the topics take; name fewer")
             except FORESEEN:
                 raise
             except Exception as error:  # or the command would end each life of the shard, and hold up all behind it
@@ -123,10 +127,13 @@ class Executor:
                 return end
 
     def _paused(self, command: ProviderCommand) -> bool:
-        collections = [_about(command)]
-        if isinstance(command, Tagging):
-            collections.append(Collection.MEMBERSHIPS)
-        return any(self._site.paused(collection) for collection in collections)
+        """Whether something is that the command stands on: nobody would look at what it has done."""
+        about = _about(command)
+        if isinstance(command, Tagging) or about is Collection.MEMBERSHIPS:
+            needed = {Collection.CUSTOMERS, Collection.TAGS, Collection.MEMBERSHIPS}
+        else:
+            needed = {about}
+        return any(self._site.paused(collection) for collection in needed)
 
     def _left_s(self, command: ProviderCommand, begun: bool) -> float | None:
         """How long a command that has to wait may wait; None: as long as it takes."""

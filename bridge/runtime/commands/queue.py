@@ -33,8 +33,15 @@ COMMAND = "command"
 DOING = "doing"
 """The same of how far the execution is, `source/doing/id`."""
 
+ENVELOPE_BYTES_MAX = 1_024
+"""What a record has beside a command, or its progress, in it."""
+
 Progress = dict[str, Any]
 """How far a command is; only its kind understands it. `Any`: JSON."""
+
+
+class ProgressTooLarge(Exception):
+    """No topic takes the record that says how far a command is."""
 
 
 class _Waiting(NamedTuple):
@@ -48,9 +55,11 @@ class _Waiting(NamedTuple):
 class CommandQueue:
     """Of one source during one opening of its shard. Synchronous but for `wait`."""
 
-    def __init__(self, source: str, ledger: Ledger) -> None:
+    def __init__(self, source: str, ledger: Ledger, record_bytes_max: int) -> None:
+        """record_bytes_max: of the largest record that every topic takes."""
         self._source = source
         self._ledger = ledger
+        self._record_bytes_max = record_bytes_max
         self._news = asyncio.Event()
         self._bytes = 0
         found: list[tuple[str, _Waiting]] = []
@@ -109,9 +118,19 @@ class CommandQueue:
         return None if stored is None else decode_json(stored)
 
     def note(self, command: str, progress: Progress) -> None:
-        """It is so far."""
+        """It is so far. Raises `ProgressTooLarge`; then it is as far as before."""
         assert command in self._waiting, "only what waits makes progress"
-        self._ledger.put(key_of(self._source, DOING, command), encode_json(progress))
+        value = encode_json(progress)
+        if len(value) > self._record_bytes_max - ENVELOPE_BYTES_MAX:
+            raise ProgressTooLarge
+        self._ledger.put(key_of(self._source, DOING, command), value)
+
+    def touch(self, command: str) -> None:
+        """Write once more how far it is, if it has begun: a commit that only the owner of the shard can make."""
+        key = key_of(self._source, DOING, command)
+        stored = self._ledger.get(key)
+        if stored is not None:
+            self._ledger.put(key, stored)
 
     def drop(self, command: str) -> None:
         """It is answered."""

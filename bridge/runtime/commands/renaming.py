@@ -74,6 +74,9 @@ class RenameWork:
             missing = "the provider has no customer with this customer_id"
         if customer is None:
             return Ended(Result.REJECTED, missing)
+        if not self._site.step.known(Collection.CUSTOMERS, [customer.uid]):
+            # It would be told as new, and not as renamed.
+            self._site.await_reading(Collection.CUSTOMERS)
         self._site.note(command.id, {"customer": customer.uid, "customer_id": customer.body.get("customer_id", "")})
         return None
 

@@ -1,11 +1,11 @@
 """TagWork: a tag for many customers, or no more, slice by slice; and what is not seen at once is looked at again.
 
-Repeating a slice is harmless: the commander looks at each customer's tags before it writes, and writes nothing when the
-customer has the tag already, or lacks it. Which slices are done is noted. Only what is *seen* afterwards counts as
-done: another writer may have been faster, or the provider may take its time.
+Repeating a slice is harmless: the commander writes only what is not so yet, or the provider passes over it. Which
+slices are done is noted. Only what is *seen* afterwards counts as done: another writer may have been faster, or the
+provider may take its time. Who looks may see edges that somebody else has moved; the cause of those is not the command.
 
 Customers who are named by a value are looked up some at a time (`targets`), and noted before anything is done to them,
-so that a crash repeats the slice with the same ones.
+so that a crash repeats the slice with the same ones. However many they are, what is noted of them stays small.
 """
 
 from __future__ import annotations
@@ -17,15 +17,20 @@ from bridge.commands.command import Kind, Tagging
 from bridge.commands.outcome import Result, Tally, Why
 from bridge.detect.edges import EdgeMove
 from bridge.errors import RetryLater, SourceError
-from bridge.model import Collection, Document
+from bridge.model import Cause, Collection, Document, Path
 from bridge.runtime.commands.targets import Targets
-from bridge.runtime.commands.work import Ended, Site, TagsSeen
+from bridge.runtime.commands.work import Ended, Site
 from bridge.runtime.schedule import Backoff
-from bridge.source.commanding import Refused, TagAnswer, Tagged
+from bridge.source.commanding import Refused, TagAnswer, Tagged, TagsSeen
 from bridge.source.memberships import Untold
 
 CONFIRM_PAUSE_S_MAX = 15.0
 """Between two looks at what is not seen yet."""
+
+PENDING_MAX = 8_000
+"""Customers who are not seen yet before more are looked up: with `UIDS_MAX` of the longest uids a record has room."""
+
+_SEEN = Cause(Path.POLL)
 
 _WHY: Mapping[Untold, Why] = {Untold.GONE: Why.GONE, Untold.NEVER: Why.REFUSED, Untold.NOT_NOW: Why.FAILED}
 
@@ -45,7 +50,8 @@ class TagWork:
         self._count: int = fields.get("count", 0)
         self._tally = Tally(fields.get("others"))
         self._said: str | None = fields.get("said")
-        self._pending: dict[str, float] = dict(fields.get("pending", {}))  # until when it has to be seen, wall clock
+        # Until when it has to be seen, wall clock.
+        self._pending: dict[str, float] = {uid: until for until, uids in fields.get("pending", ()) for uid in uids}
         self._answers: dict[str, TagAnswer] = {}  # of the present slice
         self._pauses = Backoff()
 
@@ -62,9 +68,9 @@ class TagWork:
             self._begun = True
             self._note()
             return None
-        if self._targets.unknown:
+        if self._targets.unknown and len(self._pending) < PENDING_MAX:
             await self._match()
-        elif self._targets.left:
+        elif self._targets.left and not self._targets.unknown:
             await self._slice(urgent)
         elif self._pending:
             await self._confirm(urgent)
@@ -90,8 +96,9 @@ class TagWork:
     async def _match(self) -> None:
         """Who has the next values."""
         field, values = self._targets.next_values(self._size)
-        found = await self._site.matching(field, values)
-        self._tally.miss(Why.UNMATCHED, self._targets.matched(found, len(values)))
+        nobody, crowded = self._targets.matched(await self._site.matching(field, values, self._size))
+        self._tally.miss(Why.UNMATCHED, nobody)
+        self._tally.miss(Why.AMBIGUOUS, crowded)
         self._note()
 
     def _abandon(self, why: Why) -> None:
@@ -147,9 +154,12 @@ class TagWork:
                     self._pending[uid] = until
             elif isinstance(answer, Untold):
                 self._tally.miss(_WHY[answer], [uid])
+                if answer is not Untold.NOT_NOW:
+                    self._forget([uid])
             elif isinstance(answer, Refused):
                 self._said = self._said or answer.said
                 self._tally.miss(Why.REFUSED, [uid])
+                self._forget([uid])
             else:
                 self._tally.miss(Why.FAILED, [uid])
 
@@ -167,6 +177,7 @@ class TagWork:
             customers = list(known.values())
             if self._site.commander.ways.immediate and customers:
                 # Somebody has written over it. Who is refused by now will not show it, so that is found as well.
+                self._expect(known)
                 await self._set(customers, urgent)
             seen = await self._see(customers, urgent)
             shown = [uid for uid in known if self._shows(seen.get(uid))]
@@ -189,7 +200,7 @@ class TagWork:
         return await self._site.commander.set_tag(customers, self._tag, self._present, urgent=urgent)
 
     async def _see(self, customers: Sequence[Document], urgent: bool) -> TagsSeen:
-        return await self._site.tags(customers, self._command.id, urgent=urgent) if customers else {}
+        return await self._site.tags(customers, _SEEN, urgent=urgent) if customers else {}
 
     def _shows(self, tags: frozenset[str] | Untold | SourceError | None) -> bool:
         return isinstance(tags, frozenset) and (self._tag in tags) is self._present
@@ -197,6 +208,9 @@ class TagWork:
     def _seen(self, uids: Sequence[str]) -> None:
         """They are as they shall be; whoever does it again is somebody else."""
         self._count += len(uids)
+        self._forget(uids)
+
+    def _forget(self, uids: Iterable[str]) -> None:
         self._site.step.awaited.forget(self._moves(uids))
 
     def _expect(self, uids: Iterable[str]) -> None:
@@ -206,7 +220,7 @@ class TagWork:
         return [EdgeMove(uid, self._tag, self._present) for uid in uids]
 
     def _find_tag(self) -> str | None:
-        """Why there is no such tag; None when there is. Raises `RetryLater` before tags have been read."""
+        """Why there is no such tag; None when there is. Raises `NotYet` before tags have been read."""
         name = self._command.tag_name
         if name is None:
             return "the bridge knows no such tag" if self._tag_is_missing() else None
@@ -218,18 +232,21 @@ class TagWork:
         return None
 
     def _tag_is_missing(self) -> bool:
-        """Where tags are read. Raises `RetryLater` before they are."""
+        """Where tags are read. Raises `NotYet` before they are."""
         if Collection.TAGS not in self._site.readings:
             return False
         return not self._site.known(Collection.TAGS, [self._tag])
 
     def _note(self) -> None:
+        pending: dict[float, list[str]] = {}
+        for uid, until in self._pending.items():
+            pending.setdefault(until, []).append(uid)
         progress = {
             "tag": self._tag,
             **self._targets.stored,
             "count": self._count,
             "others": self._tally.stored,
-            "pending": self._pending,
+            "pending": list(pending.items()),
             "said": self._said,
         }
         self._site.note(self._command.id, progress)

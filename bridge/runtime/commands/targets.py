@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bridge.commands.command import Tagging
+from bridge.runtime.joins import Found
 
 NAMELESS = ""
 """A value that the command gave no name is counted, and not listed."""
@@ -66,13 +67,15 @@ class Targets:
         assert self._where is not None, "asked only while it is unknown who they are"
         return self._where.field, self._named[self._next : self._next + size]
 
-    def matched(self, found: Mapping[str, Sequence[str]], count: int) -> list[str]:
-        """These have the next `count` values; the names of values that nobody has."""
-        places = range(self._next, self._next + count)
-        self._next += count
-        self._found = list(dict.fromkeys(uid for uids in found.values() for uid in uids))
+    def matched(self, found: Found) -> tuple[list[str], list[str]]:
+        """Who has the next values; the names of values that nobody has, and of those that too many have."""
+        places = range(self._next, self._next + found.values)
+        self._next += found.values
+        self._found = list(dict.fromkeys(uid for uids in found.uids.values() for uid in uids))
         self._matched += len(self._found)
-        return self._names([at for at in places if self._named[at] not in found])
+        crowded = [at for at in places if self._named[at] in found.crowded]
+        nobody = [at for at in places if self._named[at] not in found.uids and self._named[at] not in found.crowded]
+        return self._names(nobody), self._names(crowded)
 
     def abandon(self) -> list[str]:
         """Nobody else is done to: their uids, or the names of their values."""

@@ -14,26 +14,20 @@ from typing import Protocol
 
 from bridge.clock import Clock
 from bridge.commands.outcome import Others, Result
-from bridge.errors import RetryLater, SourceError
+from bridge.errors import NotYet, RetryLater
 from bridge.model import Cause, Collection, Document, Fate, Path
 from bridge.runtime.commands.queue import CommandQueue, Progress
 from bridge.runtime.control import control_key
+from bridge.runtime.joins import Found
 from bridge.runtime.ledger import Ledger
 from bridge.runtime.memberships.bulletin import Bulletin
 from bridge.runtime.memberships.loop import Memberships
 from bridge.runtime.reading import Reading
 from bridge.runtime.step import SourceStep
-from bridge.source.commanding import Commander
-from bridge.source.memberships import Untold
+from bridge.source.commanding import Commander, TagsSeen
 
 LOOK_S_MAX = 300.0
 """A loop that does not come to look within five minutes is in trouble of its own; it is not waited for."""
-
-TAGS_AT_ONCE = 8
-"""Customers that are asked for their tags side by side, where no loop reads memberships."""
-
-TagsSeen = Mapping[str, frozenset[str] | Untold | SourceError]
-"""What customers were seen to have, by uid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,31 +73,41 @@ class Site:
     def known(self, collection: Collection, uids: Sequence[str]) -> dict[str, Document]:
         """The documents of these uids, as far as there are any.
 
-        Raises `RetryLater` when one is missing and the collection has not been read since the shard was opened.
+        Raises `NotYet` when one is missing and the collection has not been read since the shard was opened.
         """
         found = {document.uid: document for document in self.step.known(collection, uids)}
-        if len(found) < len(uids) and collection not in self.bulletin.read:
-            raise RetryLater(f"{collection} have not been read yet")
+        if len(found) < len(uids):
+            self.await_reading(collection)
         return found
+
+    def await_reading(self, *collections: Collection) -> None:
+        """Raises `NotYet` before they have been read since the shard was opened."""
+        for collection in collections:
+            if collection not in self.bulletin.read:
+                raise NotYet(f"{collection} have not been read yet")
 
     def tags_named(self, name: str) -> list[str]:
         """Uids of the tags of this name; of the one whose uid it is, if there is one.
 
-        Raises `RetryLater` before tags have been read since the shard was opened.
+        Raises `NotYet` before tags have been read since the shard was opened.
         """
         if self.known(Collection.TAGS, [name]):
             return [name]
         tags = self.step.known(Collection.TAGS, self.step.known_uids(Collection.TAGS))
-        return [tag.uid for tag in tags if tag.body.get("name") == name]
+        names = {tag.uid: str(tag.body.get("name")) for tag in tags}
+        found = [uid for uid, own in names.items() if own == name]
+        if not found and self.commander.ways.names_ignore_case:
+            found = [uid for uid, own in names.items() if own.casefold() == name.casefold()]
+        return found
 
-    async def matching(self, field: str, values: Sequence[str]) -> dict[str, list[str]]:
-        """Uids of the customers who have a value in this field, by value.
+    async def matching(self, field: str, values: Sequence[str], customers: int) -> Found:
+        """The customers who have the first of these values in this field; see `Joins.find`.
 
-        Raises `RetryLater` when nobody has one and customers have not been read since the shard was opened.
+        Raises `NotYet` when nobody has one and customers have not been read since the shard was opened.
         """
-        found = await self.step.joins.find(field, values)
-        if len(found) < len(set(values)) and Collection.CUSTOMERS not in self.bulletin.read:
-            raise RetryLater("customers have not been read yet")
+        found = await self.step.joins.find(field, values, customers)
+        if not found.uids.keys() | found.crowded >= set(values[: found.values]):
+            self.await_reading(Collection.CUSTOMERS)
         return found
 
     def paused(self, collection: Collection) -> bool:
@@ -122,10 +126,14 @@ class Site:
         except TimeoutError:
             raise RetryLater(f"nobody has looked at {collection} in time") from None
 
-    async def tags(self, customers: Sequence[Document], ref: str, *, urgent: bool) -> TagsSeen:
-        """The tags that these customers have now; published, where memberships are read."""
+    async def tags(self, customers: Sequence[Document], cause: Cause, *, urgent: bool) -> TagsSeen:
+        """The tags that these customers have now; published, where memberships are read.
+
+        cause: why edges have moved that no command is known to have moved.
+        """
         reading = self.readings.get(Collection.CUSTOMERS)
-        cause = Cause(Path.COMMAND, ref)
+        if self.memberships is not None:
+            self.await_reading(Collection.CUSTOMERS, Collection.TAGS)  # or nobody looks
         try:
             async with asyncio.timeout(LOOK_S_MAX):
                 if self.memberships is not None:
@@ -134,26 +142,10 @@ class Site:
                     return await reading.look_at_tags(customers, cause)
         except TimeoutError:
             raise RetryLater("nobody has looked at memberships in time") from None
-        return await self._asked_for_tags(customers, urgent)
+        return await self.commander.tags(customers, urgent=urgent)
 
     @property
     def reads_memberships(self) -> bool:
         """Whether somebody is there who looks at them."""
         reading = self.readings.get(Collection.CUSTOMERS)
         return self.memberships is not None or (reading is not None and reading.tells_tags)
-
-    async def _asked_for_tags(self, customers: Sequence[Document], urgent: bool) -> TagsSeen:
-        seen: dict[str, frozenset[str] | Untold | SourceError] = {}
-        turns = asyncio.Semaphore(TAGS_AT_ONCE)
-
-        async def ask(document: Document) -> None:
-            async with turns:
-                try:
-                    seen[document.uid] = await self.commander.tags(document, urgent=urgent)
-                except SourceError as error:
-                    seen[document.uid] = error
-
-        async with asyncio.TaskGroup() as group:
-            for document in customers:
-                group.create_task(ask(document), name="ask for a customer's tags")
-        return seen

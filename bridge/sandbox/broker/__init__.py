@@ -5,6 +5,7 @@
     transactions.py  who may write, what is open, what was decided
     log.py           records, markers, the last stable offset, compaction
     group.py         members and generations
+    refusal.py       what a broker answers instead
     producer.py, inbox.py, reader.py
                      the bridge's ports over it: same seams, same contract tests as on a real Kafka (`tests/contract`)
 

@@ -6,5 +6,7 @@ signals.py     what people ask of the bridge        process.py   one process: th
 ports.py       ... over fake ports                  truth.py     what was true at the providers
 told.py        what the bridge has published        check.py     what must hold in the end ...
 memberships.py ... of edges (tag, customer)         promises.py  ... of outcomes, pauses, held deletions, progress
+vendors.py     what differs between the providers   orders.py    commands that services send; who wrote what
+obedience.py   what must hold of commands, of mirrors and of merges
 story.py       what happened, for whoever has to find out why
 """

@@ -1,7 +1,7 @@
 """Obedience: what must hold of commands. Each finding is one line.
 
 Each has exactly one outcome, and it says what has happened at the provider; nothing else was done there in their name;
-and a mirror has sent exactly what the events say, in their order.
+and a mirror has sent exactly what the events say, in their order. Merges are here as well: who was merged into whom.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import orjson
 
-from bridge.commands.command import Kind, ProviderCommand, Refusal, Rename, Tagging, parse
+from bridge.commands.command import Kind, ProviderCommand, Refusal, Rename, Tagging, mirror_of, parse
 from bridge.commands.outcome import UIDS_LISTED_MAX, Outcome, Result
 from bridge.model import Collection
 from bridge.publish.topics import INBOX_SECONDS_MAX
-from bridge.runtime.mirrors import MirrorRule, mirror_of
+from bridge.runtime.mirrors import MirrorRule
 from bridge.sandbox.simulation.orders import Order, Watch
 from bridge.sandbox.simulation.process import Outside
 from bridge.sandbox.simulation.told import Told, decided

@@ -5,23 +5,24 @@ name before each write, and looked for by what else is known of it when somebody
 provider shows whether it was the right one.
 
 A customer's tags can only be replaced as a whole, and no request can be tied to the state it was made from. They are
-read right before they are written, so a tag that somebody else sets stays, unless it is set between these two
-requests; nothing at this provider could tell of that. A name that changes hands just there leads to another customer.
-Whether the write was overtaken itself is seen by who reads the tags afterwards, and mended by calling again.
+read right before they are written, with nothing to wait for in between, so a tag that somebody else sets stays, unless
+it is set between these two requests; nothing at this provider could tell of that. A name that changes hands just there
+leads to another customer. Whether the write was overtaken itself is seen by who reads the tags afterwards, and mended
+by calling again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
 from bridge.errors import Malformed, RequestRefused, RetryLater, SourceError
 from bridge.model import Document, Gone
-from bridge.source.api import ApiClient
+from bridge.source.api import ApiClient, Turns
 from bridge.source.budget import Priority
-from bridge.source.commanding import TAGGED, CommandWays, Refused, TagAnswer
+from bridge.source.commanding import TAGGED, CommandWays, Refused, TagAnswer, Tagged, TagsSeen
 from bridge.source.dintero import models
 from bridge.source.dintero.lookup import READ, Lookup, is_segment
 from bridge.source.dintero.memberships import MembershipList
@@ -37,7 +38,10 @@ CUSTOMERS_MAX = 50
 """Tagged in one call: some ten seconds of most budgets. After a crash so many are looked at again."""
 
 AT_ONCE = 8
-"""Customers that are tagged side by side; the budget decides about their rate."""
+"""Customers that are asked or tagged side by side; the budget decides about their rate."""
+
+SET_REQUESTS_MAX = 4
+"""From the look at a customer to the changed set of its tags: an empty set is read twice."""
 
 
 class DinteroCommander:
@@ -77,36 +81,33 @@ class DinteroCommander:
         """
         priority = _priority(urgent)
         for _ in range(ATTEMPTS_MAX):
+            name, refused = known.body["customer_id"], None
+            if is_segment(name) and name != new_customer_id:
+                async with self._client.turns(2, priority) as turns:
+                    if await self._is_called(known, name, turns):
+                        try:
+                            return await self._rename(known, name, new_customer_id, turns)
+                        except RequestRefused as error:
+                            refused = error
             present = await self._present(known, priority, new_customer_id)
-            if isinstance(present, Untold):
+            if isinstance(present, Untold) or present.body["customer_id"] == new_customer_id:
                 return present
-            if present.body["customer_id"] == new_customer_id:
-                return present
-            path = self._of(present)
-            if path is None:
+            if self._of(present) is None:
                 return Untold.NEVER
-            try:
-                value = {"customer_id": new_customer_id}
-                answer = await self._client.write(
-                    RENAME, "POST", f"{path}/change_customer_id", value, priority=priority
-                )
-            except RequestRefused as error:
-                after = await self._present(present, priority, new_customer_id)
-                if isinstance(after, Untold):
-                    return after
-                if after.body["customer_id"] == new_customer_id:
-                    return after
-                if after.body["customer_id"] == present.body["customer_id"] and error.status != 404:
-                    return Refused(str(error))
-                known = after  # renamed by somebody else meanwhile: once more, under its present name
-                continue
-            if not isinstance(answer.value, dict) or answer.value.get("customer_id") != new_customer_id:
-                raise RetryLater(f"{RENAME} answered without the customer as it is now")
-            if models.row_uid(answer.value) != known.uid:
-                return Refused(f"{RENAME}: the name changed hands just then, and another customer was renamed")
-            shown = models.customer(answer.value, RENAME)
-            return shown if isinstance(shown, Document) else _named(present, new_customer_id)
+            if refused is not None and refused.status != 404 and present.body["customer_id"] == name:
+                return Refused(str(refused))
+            known = present  # renamed by somebody else meanwhile: once more, under its present name
         return Untold.NOT_NOW
+
+    async def _rename(self, known: Document, name: str, new_customer_id: str, turns: Turns) -> Document | Refused:
+        path = f"{self._path}/{quote(name, safe='')}/change_customer_id"
+        answer = await self._client.write(RENAME, "POST", path, {"customer_id": new_customer_id}, priority=turns)
+        if not isinstance(answer.value, dict) or answer.value.get("customer_id") != new_customer_id:
+            raise RetryLater(f"{RENAME} answered without the customer as it is now")
+        if models.row_uid(answer.value) != known.uid:
+            return Refused(f"{RENAME}: the name changed hands just then, and another customer was renamed")
+        shown = models.customer(answer.value, RENAME)
+        return shown if isinstance(shown, Document) else _named(known, new_customer_id)
 
     async def set_tag(
         self, known: Sequence[Document], tag: str, present: bool, *, urgent: bool
@@ -121,37 +122,65 @@ class DinteroCommander:
                 except SourceError as error:
                     answers[document.uid] = error
 
-        queue = iter(known)
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(AT_ONCE, len(known))):
-                group.create_task(work(queue), name="tag customers")
+        await _side_by_side(work, known)
         return answers
 
-    async def tags(self, known: Document, *, urgent: bool) -> frozenset[str] | Untold:
+    async def tags(self, known: Sequence[Document], *, urgent: bool) -> TagsSeen:
         """See `Commander.tags`."""
-        return await self._memberships.tags(known, urgent=urgent)
+        seen: dict[str, frozenset[str] | Untold | SourceError] = {}
+
+        async def work(queue: Iterator[Document]) -> None:
+            for document in queue:
+                try:
+                    seen[document.uid] = await self._memberships.tags(document, urgent=urgent)
+                except SourceError as error:
+                    seen[document.uid] = error
+
+        await _side_by_side(work, known)
+        return seen
 
     async def _set_tag(self, known: Document, tag: str, present: bool, priority: Priority) -> TagAnswer:
         for _ in range(ATTEMPTS_MAX):
-            customer = await self._present(known, priority)
-            if isinstance(customer, Untold):
-                return customer
-            path = self._of(customer)
-            if path is None:
+            answer = await self._set_tag_as_known(known, tag, present, priority)
+            if answer is not None:
+                return answer
+            shown = await self._present(known, priority)
+            if isinstance(shown, Untold):
+                return shown
+            if self._of(shown) is None:
                 return Untold.NEVER
+            known = shown
+        return Untold.NOT_NOW
+
+    async def _set_tag_as_known(
+        self, known: Document, tag: str, present: bool, priority: Priority
+    ) -> Tagged | Refused | None:
+        """None when the customer is not there under the name that it is known by."""
+        name, path = known.body["customer_id"], self._of(known)
+        if path is None:
+            return None
+        async with self._client.turns(SET_REQUESTS_MAX, priority) as turns:
+            if not await self._is_called(known, name, turns):
+                return None
             try:
-                tags = await self._memberships.tags_at(path, priority)
+                tags = await self._memberships.tags_at(path, turns)
                 if (tag in tags) is present:
                     return TAGGED
                 wanted = sorted({*tags, tag} if present else tags - {tag})
-                await self._client.write(SET_TAGS, "PUT", f"{path}/tags", wanted, priority=priority)
+                await self._client.write(SET_TAGS, "PUT", f"{path}/tags", wanted, priority=turns)
             except RequestRefused as error:
-                if error.status != 404:
-                    return Refused(str(error))
-                known = customer  # renamed or gone since it was read
-                continue
-            return TAGGED
-        return Untold.NOT_NOW
+                return None if error.status == 404 else Refused(str(error))  # 404: renamed or gone since it was read
+        return TAGGED
+
+    async def _is_called(self, known: Document, name: str, turns: Turns) -> bool:
+        """Whether this very customer has the name now."""
+        try:
+            row = await self._read(name, turns)
+        except RequestRefused as error:
+            if error.status < 400:
+                raise
+            return False
+        return models.row_uid(row) == known.uid and row.get("customer_id") == name
 
     async def _present(self, known: Document, priority: Priority, *others: str) -> Document | Untold:
         """This very customer with its present name; everything else about it may be as it was known.
@@ -174,7 +203,7 @@ class DinteroCommander:
             return Untold.GONE
         return Untold.NOT_NOW if shown is known else shown
 
-    async def _read(self, name: str, priority: Priority) -> dict[str, Any]:
+    async def _read(self, name: str, priority: Priority | Turns) -> dict[str, Any]:
         """The row under this name; `Any`: the provider's JSON. Raises `RequestRefused` when there is none."""
         if not is_segment(name):
             raise RequestRefused(f"{READ}: the provider cannot be asked by this name", status=404)
@@ -186,6 +215,15 @@ class DinteroCommander:
     def _of(self, customer: Document) -> str | None:
         name = customer.body["customer_id"]
         return f"{self._path}/{quote(name, safe='')}" if is_segment(name) else None
+
+
+async def _side_by_side(
+    work: Callable[[Iterator[Document]], Coroutine[Any, Any, None]], known: Sequence[Document]
+) -> None:
+    queue = iter(known)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(AT_ONCE, len(known))):
+            group.create_task(work(queue), name="customers of a command")
 
 
 def _named(known: Document, customer_id: str) -> Document:

@@ -5,20 +5,20 @@ when it is over, or whom it has passed over (a customer that is gone, or one tha
 came to is only ever *seen*, by reading the customers. Their other tags stay in any case: no call replaces them.
 
 A tag is addressed by its name, which can be changed and then be another tag's. So the name is looked up by the tag's id
-right before each call.
+right before each call, with nothing to wait for in between, and once more behind it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import quote
 
 from bridge.errors import Malformed, RequestRefused
-from bridge.model import Document
-from bridge.source.api import ApiClient
+from bridge.model import Document, Told
+from bridge.source.api import ApiClient, Turns
 from bridge.source.budget import Priority
-from bridge.source.commanding import TAGGED, CommandWays, Refused, TagAnswer
+from bridge.source.commanding import TAGGED, CommandWays, Refused, TagAnswer, TagsSeen
 from bridge.source.memberships import Untold
 from bridge.source.rebilly import models
 from bridge.source.rebilly.customers import CustomersFeed
@@ -38,7 +38,7 @@ ATTEMPTS_MAX = 3
 class RebillyCommander:
     """Implements `Commander`."""
 
-    ways = CommandWays(CUSTOMERS_MAX, immediate=False, renames=False)
+    ways = CommandWays(CUSTOMERS_MAX, immediate=False, renames=False, names_ignore_case=True)
 
     def __init__(self, client: ApiClient, path: str, customers: CustomersFeed) -> None:
         """`path` of the organization, encoded."""
@@ -76,29 +76,34 @@ class RebillyCommander:
         answer = await self._set_tag(uids, tag, present, _priority(urgent))
         return dict.fromkeys(uids, answer)
 
-    async def tags(self, known: Document, *, urgent: bool) -> frozenset[str] | Untold:
-        """See `Commander.tags`."""
-        return await self._customers.tags(known, urgent=urgent)
+    async def tags(self, known: Sequence[Document], *, urgent: bool) -> TagsSeen:
+        """See `Commander.tags`. Asked before polls, a hundred at once."""
+        said = await self._customers.told(known)
+        return {uid: frozenset(told.tags) if isinstance(told, Told) else told for uid, told in said.items()}
 
     async def _set_tag(self, uids: Sequence[str], tag: str, present: bool, priority: Priority) -> TagAnswer:
         for _ in range(ATTEMPTS_MAX):
-            name = await self._name(tag, priority)
-            if name is None:
-                return Refused(f"{BULK}: there is no such tag")
-            path = f"{self._tags.path}/{quote(name, safe='')}/customers"
-            try:
-                await self._client.write(
-                    BULK, "POST" if present else "DELETE", path, {"customerIds": list(uids)}, priority=priority
-                )
-            except RequestRefused as error:
-                if await self._name(tag, priority) == name:
-                    return Refused(str(error))
-                continue  # the tag was renamed since, or is gone
-            # Another tag may have got the name meanwhile. Then nobody is seen with this one, and it is asked again.
-            return TAGGED if await self._name(tag, priority) == name else Untold.NOT_NOW
+            refused: RequestRefused | None = None
+            async with self._client.turns(2, priority) as turns:
+                name = await self._name(tag, turns)
+                if name is None:
+                    return Refused(f"{BULK}: there is no such tag")
+                path = f"{self._tags.path}/{quote(name, safe='')}/customers"
+                method: Literal["POST", "DELETE"] = "POST" if present else "DELETE"
+                try:
+                    await self._client.write(BULK, method, path, {"customerIds": list(uids)}, priority=turns)
+                except RequestRefused as error:
+                    refused = error
+            same = await self._name(tag, priority) == name
+            if refused is None:
+                # Another tag may have got the name just then. Then nobody is seen with this one: it is asked again.
+                return TAGGED if same else Untold.NOT_NOW
+            if same:
+                return Refused(str(refused))
+            # The tag was renamed since, or is gone.
         return Untold.NOT_NOW
 
-    async def _name(self, tag: str, priority: Priority) -> str | None:
+    async def _name(self, tag: str, priority: Priority | Turns) -> str | None:
         """What the tag is called now; None when there is no such tag of customers."""
         listing = await ask(self._client, self._tags, (("filter", f"id:{tag}"),), priority)
         for row in listing.rows:
