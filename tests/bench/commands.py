@@ -44,7 +44,8 @@ BULK = 1_000
 READY_S = 120.0
 OUTCOME_S = 300.0
 TOKEN = "token-of-the-benchmark"
-DINTERO, REBILLY = "acme", "billing"
+DINTERO, REBILLY, BUSY = "acme", "billing", "busy"
+"""The last one is the first once more, with the default budget: it takes many commands, and executes some."""
 
 Send = Callable[[Mapping[str, Any]], Awaitable[object]]
 """A command, until it is durable; says its own source. `Any`: JSON."""
@@ -60,13 +61,13 @@ class Load:
 
 
 async def commands(bench: Bench, load: Load) -> list[Figure]:
-    """All figures, of one bridge with a source at either provider."""
+    """All figures, of one bridge with sources at both providers."""
     switches = ("--switch", "timestamp_precision=milliseconds")
     async with sandbox(bench.folder, load.tagged, *switches) as api, bench.bridge_topic() as topic:
         child = started(_configured(bench, topic, api))
         try:
-            await wait_until(lambda: owned_sources(child) == 2 or not child.running, READY_S, "both sources")
-            await topic.settled(2 * load.tagged, lambda: child.said() if not child.running else None)
+            await wait_until(lambda: owned_sources(child) == 3 or not child.running, READY_S, "all sources")
+            await topic.settled(3 * load.tagged, lambda: child.said() if not child.running else None)
             known = [key.decode().split("/", 1) for key in await topic.latest()]
             uids = {source: [uid for of, uid in known if of == source] for source in (DINTERO, REBILLY)}
             async with _over_http(child.url) as send:
@@ -90,7 +91,8 @@ def _configured(bench: Bench, topic: Topic, api: Provider) -> Path:
         "base_url": api.url,
         "collections": ["customers", "tags", "memberships"],
     }
-    sources = [{**common, **source} for source in (dintero, rebilly)]
+    busy = {**dintero, "id": BUSY, "request_budget": "10/s"}
+    sources = [{**common, **source} for source in (dintero, rebilly, busy)]
     return configured(bench.folder, bench.bootstrap, topic.bridge, api.url, sources)
 
 
@@ -220,7 +222,7 @@ async def _at_rate(send: Send, uids: Sequence[str], seconds: float) -> list[floa
     loop, found = asyncio.get_running_loop(), []
 
     async def one(number: int, moment: float) -> None:
-        command = {"id": uuid.uuid4().hex, "source": DINTERO, "kind": "refresh", "collection": "customers"}
+        command = {"id": uuid.uuid4().hex, "source": BUSY, "kind": "refresh", "collection": "customers"}
         await send({**command, "uids": [uids[number % len(uids)]]})
         found.append(loop.time() - moment)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from unittest.mock import patch
 
 import orjson
 import pytest
@@ -15,7 +16,8 @@ from bridge.publish.inbox import InboxRecord
 from bridge.publish.statelog import StaleCache
 from bridge.publish.transaction import record_bytes
 from bridge.runtime import progress
-from bridge.runtime.shard import EVENTS_SHOWN, INBOX_QUEUE_MAX, LINGER_S, Shard, ShardState
+from bridge.runtime.inbox import InboxDesk
+from bridge.runtime.shard import EVENTS_SHOWN, INBOX_QUEUE_MAX, LINGER_S, RECORDS_AT_ONCE, Shard, ShardState
 from bridge.source.feed import Page
 from bridge.store.base import Store
 from bridge.store.memory import MemoryStore
@@ -363,5 +365,39 @@ def test_the_status_page_has_the_last_events_and_nothing_of_what_they_say() -> N
             ("acme", dict(record.headers)["ce_type"].decode(), int(dict(record.headers)["ce_sequence"]))
             for record in last
         ]
+
+    run_virtual(main)
+
+
+def test_many_records_of_the_inbox_leave_others_their_turn() -> None:
+    async def main(clock: VirtualClock) -> None:
+        house = House(clock, 5, 1)
+        shard = house.shard()
+        turns, taken = [0], list[int]()
+        take = InboxDesk.take
+
+        def taking(self: InboxDesk, record: InboxRecord) -> None:
+            taken.append(turns[0])
+            take(self, record)
+
+        async def others() -> None:
+            while True:
+                turns[0] += 1
+                await asyncio.sleep(0)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(shard.serve())
+            await asyncio.sleep(5)
+            with patch.object(InboxDesk, "take", taking):
+                busy = group.create_task(others())
+                shard.deliver(
+                    [InboxRecord(NUMBER, offset, b"acme", b"no JSON", (), 0) for offset in range(RECORDS_AT_ONCE * 6)]
+                )
+                for _ in range(200):
+                    await asyncio.sleep(0)
+                busy.cancel()
+            shard.drain()
+        assert len(taken) == RECORDS_AT_ONCE * 6
+        assert len(set(taken)) >= 6
 
     run_virtual(main)

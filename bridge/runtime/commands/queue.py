@@ -10,6 +10,7 @@ and the commands of other sources are in the same partition.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from typing import Any, NamedTuple
 
 import orjson
@@ -69,7 +70,8 @@ class CommandQueue:
             assert value is not None, "the key was just there"
             fields = decode_json(value)
             found.append((key[len(prefix) :], _Waiting(fields["order"], fields["digest"], len(value))))
-        self._waiting = dict(sorted(found, key=lambda item: item[1].order))
+        # The first one is found at once, however many before it are gone; in a dict their places are passed over.
+        self._waiting = OrderedDict(sorted(found, key=lambda item: item[1].order))
         self._bytes = sum(waiting.size for waiting in self._waiting.values())
         self._order = max((waiting.order for waiting in self._waiting.values()), default=0)
 
