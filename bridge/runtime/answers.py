@@ -8,7 +8,6 @@ come back.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from bridge.clock import Clock
 from bridge.commands.command import mirror_of
@@ -47,10 +46,11 @@ class Answers:
         self._prune_at = clock.monotonic()
         self._looked: tuple[int, int] = (0, 0)  # source and place at which the look goes on
 
-    def done(self, source: str, command: str) -> dict[str, Any] | None:
-        """When the command with this id was answered (`at`), its `digest` and its `outcome`. `Any`: scalars."""
-        stored = self._ledger.get(key_of(source, DONE, command))
-        return None if stored is None else decode_json(stored)
+    def digest(self, sources: Sequence[str], command: str) -> str | None:
+        """Of the command with this id that was answered for the first of these sources; None when none was."""
+        keys = [key_of(source, DONE, command) for source in sources]
+        found = self._ledger.get_many(keys)
+        return next((str(decode_json(found[key])["digest"]) for key in keys if key in found), None)
 
     def give(self, source: str, digest: str, outcome: Outcome) -> None:
         """Answer a command of a source, or of `@`."""

@@ -89,10 +89,9 @@ class InboxDesk:
 
     def _digest(self, source: str, command: str) -> str | None:
         """Of the command that had this id before, answered or accepted; also one of nowhere, before it was known."""
-        for name in (source, NOWHERE):
-            done = self._answers.done(name, command)
-            if done is not None:
-                return str(done["digest"])
+        answered = self._answers.digest((source, NOWHERE), command)
+        if answered is not None:
+            return answered
         executor = self._executors.get(source)
         return None if executor is None else executor.queue.digest(command)
 

@@ -31,11 +31,6 @@ HEADER_BYTES_MAX = 16 * 1024
 class Served(Protocol):
     """A simulated API as the server knows it."""
 
-    @property
-    def base_path(self) -> str:
-        """Of its base URL, `/v1`."""
-        ...
-
     def source(self, origin: str) -> Mapping[str, str]:
         """How a bridge reads it: keys of a `[[sources]]`, of the API at this origin."""
         ...
@@ -60,7 +55,7 @@ class Served(Protocol):
 
 @asynccontextmanager
 async def serve(*apis: Served, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
-    """Serve until the block is left; yields the origin, `http://127.0.0.1:40123`. Each API is below its base path.
+    """Serve until the block is left; yields the origin, `http://127.0.0.1:40123`. Each API is below a path of its own.
 
     Port 0 takes a free one. Lets the worlds change only by requests; run each API's `live` beside it for more.
     """

@@ -32,13 +32,13 @@ def test_what_cannot_come_back_is_forgotten_in_pieces_and_everything_else_stays(
         assert len(left) == 2 * PIECE
         ledger.put(key_of("acme", DONE, "late"), encode_json({"at": old, "digest": "", "outcome": "applied"}))
         answers.prune(("acme", "@"))
-        assert answers.done("acme", "late") is not None, "it is looked at now and then"
+        assert answers.digest(("acme",), "late") is not None, "it is looked at now and then"
         await clock.sleep(PRUNE_S + 1)
         answers.prune(("acme", "@"))
         answers.prune(("acme", "@"))
         for _ in range(5):
             answers.prune(("acme", "@"))
-        assert answers.done("acme", "late") is None
+        assert answers.digest(("acme",), "late") is None
 
     run_virtual(main)
     assert module.PIECE >= 1_000, "more than a shard answers between two ticks"
