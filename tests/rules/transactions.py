@@ -265,17 +265,17 @@ async def broker_away(stage: Stage) -> None:
 
 @contextmanager
 def unknown_commit_repeated() -> Iterator[None]:
-    """A commit without an answer has failed, so the same is published again, with a new client."""
+    """A commit without an answer has failed, so the same is published with a new client, until one is answered."""
     publish = KafkaProducer.publish
 
     async def again(self: KafkaProducer, records: Sequence[Record], inbox_offset: int | None) -> Receipt:
-        try:
-            return await publish(self, records, inbox_offset)
-        except CommitUnknown:
-            await self.abandon()
-            self._client = None
-            await self.open()
-            return await publish(self, records, inbox_offset)
+        while True:
+            try:
+                return await publish(self, records, inbox_offset)
+            except CommitUnknown:
+                await self.abandon()
+                self._client = None
+                await self.open()
 
     with patch.object(KafkaProducer, "publish", again):
         yield

@@ -18,6 +18,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from bridge.errors import EnvironmentUnavailable
 from bridge.sandbox.kafka import KafkaSettings, LocalKafka
+from bridge.sandbox.kafka.archive import archive_of
+from bridge.sandbox.kafka.java import find_java
 
 pytestmark = pytest.mark.kafka
 
@@ -144,6 +146,52 @@ async def test_a_cancelled_start_leaves_no_process_and_no_temporary_directory() 
     assert not homes[0].exists()
 
 
+async def test_the_classes_are_prepared_once_for_all_who_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    steps: list[str] = []
+    brokers = [LocalKafka(KafkaSettings(heap_mib=heap_mib)) for heap_mib in (SMALL, 384)]
+    try:
+        await asyncio.gather(*(broker.start(steps.append) for broker in brokers))
+        assert len([step for step in steps if step.startswith("Preparing")]) == 1
+        (archive,) = (tmp_path / "customer-bridge").glob("*.jsa")
+        assert [path.suffix for path in archive.parent.iterdir() if path != archive] == [".lock"]
+        if sys.platform == "linux":
+            for broker in brokers:
+                assert str(archive) in maps(broker.pid)
+    finally:
+        for broker in brokers:
+            await broker.stop()
+
+
+JAVA_WITHOUT_ARCHIVES = """#!/bin/sh
+case "$*" in *-XX:ArchiveClassesAtExit*|*-XX:SharedArchiveFile*) echo "Unrecognized VM option"; exit 1;; esac
+exec "{java}" "$@"
+"""
+
+
+async def test_a_java_that_cannot_keep_classes_ready_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    java = tmp_path / "java"
+    java.write_text(JAVA_WITHOUT_ARCHIVES.format(java=find_java().executable))
+    java.chmod(0o755)
+    steps: list[str] = []
+    broker = LocalKafka(KafkaSettings(java=java, heap_mib=SMALL))
+    await broker.start(steps.append)
+    await broker.stop()
+    (archive,) = (tmp_path / "customer-bridge").glob("*.jsa")
+    assert await broker._archived(["java"], archive, steps.append) == ["java"]
+    assert len([step for step in steps if step.startswith("Preparing")]) == 1
+
+
+def test_without_a_place_for_classes_none_are_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    occupied = tmp_path / "file"
+    occupied.touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(occupied))
+    assert archive_of(find_java(), []) is None
+
+
 OWNER = """
 import asyncio
 from bridge.sandbox.kafka import KafkaSettings, LocalKafka
@@ -208,6 +256,10 @@ async def send(address: str, topic: str, value: bytes) -> None:
 async def read(address: str, topic: str, *, count: int) -> list[bytes | None]:
     async with AIOKafkaConsumer(topic, bootstrap_servers=address, auto_offset_reset="earliest") as consumer:
         return [(await consumer.getone()).value for _ in range(count)]
+
+
+def maps(pid: int) -> str:
+    return Path(f"/proc/{pid}/maps").read_text()
 
 
 def exists(pid: int) -> bool:

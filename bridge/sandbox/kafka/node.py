@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import Self
 
 from bridge.errors import EnvironmentUnavailable
+from bridge.sandbox.kafka.archive import archive_of, making, tried, usable
 from bridge.sandbox.kafka.java import OTHER_CLUSTER, Java, find_java, resolve_jars
 from bridge.sandbox.kafka.ports import answers, bindable, free_port
 from bridge.sandbox.kafka.settings import HOST, KAFKA_VERSION, KafkaSettings, node_properties
@@ -37,6 +38,7 @@ START_ATTEMPTS_MAX = 5  # another process may take a port between our test and K
 FORMAT_TIMEOUT_S = 60.0  # takes one second
 START_TIMEOUT_S = 60.0  # takes two seconds; after a kill with many partitions up to 16
 STOP_TIMEOUT_S = 20.0  # takes under one second; then it is killed
+ARCHIVE_TIMEOUT_S = 60.0  # takes five seconds, at the end of the broker that writes it
 POLL_S = 0.05
 LOG_LINES_QUOTED_MAX = 12
 
@@ -51,6 +53,7 @@ class LocalKafka:
         self._port = self._settings.port
         self._home: Path | None = None
         self._command: list[str] | None = None
+        self._stop_timeout_s = STOP_TIMEOUT_S
         self._java: Java | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._leash: subprocess.Popen[bytes] | None = None
@@ -92,7 +95,10 @@ class LocalKafka:
             raise _port_in_use(self._settings.port)
         try:
             if self._command is None:
-                self._command = await self._resolve(say)
+                command, archive = await self._resolve(say)
+                if archive is not None:
+                    command = await self._archived(command, archive, say)
+                self._command = command
             if self._home is None:
                 self._home = self._make_home()
             await self._launch(self._home, self._command, say)
@@ -143,12 +149,15 @@ class LocalKafka:
     ) -> None:
         await self.stop()
 
-    async def _resolve(self, say: Progress) -> list[str]:
-        """The command line up to the main class. In threads: both calls block, the second one for a while."""
+    async def _resolve(self, say: Progress) -> tuple[list[str], Path | None]:
+        """The command line up to the main class, and where its classes may lie ready.
+
+        In threads: both calls block, the second one for a while.
+        """
         self._java = await asyncio.to_thread(find_java, self._settings.java)
         say(f"Resolving the jars of Apache Kafka {KAFKA_VERSION} (up to a minute the first time, then cached)")
         jars = await asyncio.to_thread(resolve_jars, self._settings.coordinates)
-        return [
+        command = [
             str(self._java.executable),
             f"-Xmx{self._settings.heap_mib}m",
             "-XX:+UseSerialGC",  # the smallest collector in memory and threads
@@ -160,6 +169,29 @@ class LocalKafka:
             "-cp",
             os.pathsep.join(map(str, jars)),
         ]
+        return command, archive_of(self._java, jars)
+
+    async def _archived(self, command: list[str], archive: Path, say: Progress) -> list[str]:
+        """The command line with the classes as they lie ready, which they do from the first start on."""
+        if not tried(archive):
+            with contextlib.suppress(OSError):  # a folder that cannot be written
+                async with making(archive) as written:
+                    if written is not None:
+                        say("Preparing the classes of Kafka (once, ten seconds; every start takes half the time then)")
+                        await self._write_archive(command, written)
+        return _with_option(command, f"-XX:SharedArchiveFile={archive}") if usable(archive) else command
+
+    async def _write_archive(self, command: list[str], written: Path) -> None:
+        """Run a broker for nobody that writes down the classes it has loaded as it ends.
+
+        Nothing is written where Java has no such option, or no archive of its own to add to.
+        """
+        writer = LocalKafka(KafkaSettings(heap_mib=self._settings.heap_mib))
+        writer._command = _with_option(command, f"-XX:ArchiveClassesAtExit={written}")
+        writer._stop_timeout_s = ARCHIVE_TIMEOUT_S
+        with contextlib.suppress(EnvironmentUnavailable):
+            async with writer:
+                pass
 
     def _make_home(self) -> Path:
         if self._settings.data is None:
@@ -239,7 +271,7 @@ class LocalKafka:
             if self._process is not None and self.running:
                 self._process.terminate()
                 self._process.send_signal(signal.SIGCONT)  # a paused process cannot act on SIGTERM
-                await _wait_exit(self._process, STOP_TIMEOUT_S)
+                await _wait_exit(self._process, self._stop_timeout_s)
         finally:
             self.kill()
 
@@ -266,6 +298,10 @@ class LocalKafka:
         with contextlib.suppress(FileNotFoundError):
             return (self._home / "broker.log").read_text(errors="replace")
         return ""
+
+
+def _with_option(command: list[str], option: str) -> list[str]:
+    return [command[0], option, *command[1:]]
 
 
 def _popen(command: list[str], home: Path) -> subprocess.Popen[bytes]:
