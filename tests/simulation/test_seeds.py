@@ -37,13 +37,13 @@ def test_things_really_happen() -> None:
     """A simulation in which nothing goes wrong proves nothing."""
     figures: dict[str, int] = {}
     told = ""
-    for seed in range(30):
+    for seed in range(15):
         report = simulate(seed)
         told += "\n".join(report.story)
         for name, figure in report.figures.items():
             figures[name] = figures.get(name, 0) + figure
     assert figures["committed"] > 300
-    assert figures["aborted"] > 5
-    assert figures["changes"] > 1000
+    assert figures["aborted"] > 3
+    assert figures["changes"] > 700
     for trouble in ("Fenced", "PublishFailed", "EnvironmentUnavailable", "is killed", "was silent for its session"):
         assert trouble in told, trouble
