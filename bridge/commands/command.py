@@ -277,19 +277,29 @@ def parse(key: bytes | None, value: bytes | None) -> Command | Refusal:
         return Refusal(Reason.MALFORMED, "the record is not JSON")
     if not isinstance(fields, dict):
         return Refusal(Reason.MALFORMED, "the record is not a JSON object")
+    return command_of(key, fields)
+
+
+def command_of(key: bytes | None, fields: Mapping[str, Any]) -> Command | Refusal:
+    """The command that these fields are, for a record with that key. `Any`: JSON. Never raises."""
+    kind = fields.get("kind")
+    if not isinstance(kind, str) or kind not in MODELS:
+        return _refused(fields, Reason.UNKNOWN_KIND, f"kind is none of {', '.join(Kind)}")
     try:
-        known = Refusal(Reason.MALFORMED, "", *_readable(fields), _digest(fields))
-    except orjson.JSONEncodeError:  # what can be read may be too deep to be written
-        return Refusal(Reason.MALFORMED, "the record is nested too deeply")
-    if known.kind is None:
-        return known._replace(reason=Reason.UNKNOWN_KIND, detail=f"kind is none of {', '.join(Kind)}")
-    try:
-        command = MODELS[known.kind].model_validate(fields)
+        command = MODELS[Kind(kind)].model_validate(fields)
     except ValidationError as error:
-        return known._replace(detail=_problems(error))
+        return _refused(fields, Reason.MALFORMED, _problems(error))
     if key != command.source.encode():
-        return known._replace(reason=Reason.WRONG_KEY, detail="the record's key is not the id of its source")
+        return _refused(fields, Reason.WRONG_KEY, "the record's key is not the id of its source")
     return command
+
+
+def _refused(fields: Mapping[str, Any], reason: Reason, detail: str) -> Refusal:
+    """With what can be read of it. `Any`: JSON."""
+    try:
+        return Refusal(reason, detail, *_readable(fields), _digest(fields))
+    except orjson.JSONEncodeError:  # what can be read may be too deep to be written
+        return Refusal(Reason.MALFORMED, "it is nested too deeply")
 
 
 _ASIDE = frozenset({"id", "sent_at", "not_after"})

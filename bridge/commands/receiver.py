@@ -29,9 +29,9 @@ from bridge.commands.command import (
     ProviderCommand,
     Reason,
     Refusal,
+    command_of,
     encode,
     mirror_of,
-    parse,
 )
 from bridge.errors import EnvironmentUnavailable
 from bridge.model import iso
@@ -73,10 +73,13 @@ class CommandReceiver:
             return _error(413, f"a command has at most {VALUE_BYTES_MAX} bytes")
         command = self._command(source, body)
         if isinstance(command, Refusal):
-            return _error(413 if command.reason is Reason.TOO_LARGE else 400, command.detail)
+            return _error(400, command.detail)
+        value = encode(command)
+        if len(value) > VALUE_BYTES_MAX:
+            return _error(413, f"with what may be left out, the command has more than {VALUE_BYTES_MAX} bytes")
         try:
             async with asyncio.timeout(APPEND_S_MAX):
-                await self._append(source, encode(command))
+                await self._append(source, value)
         except (EnvironmentUnavailable, TimeoutError):
             said = "Kafka has not taken the command in time, or nobody said so; send it again with the same id"
             return _error(503, said, {"Retry-After": str(RETRY_AFTER_S)}, id=command.id)
@@ -102,11 +105,7 @@ class CommandReceiver:
         if not isinstance(fields, dict):
             return Refusal(Reason.MALFORMED, "the body is not a JSON object")
         sent_at = iso(int(self._clock.wall() * 1_000_000))
-        fields = {"id": uuid.uuid4().hex, "sent_at": sent_at, "source": source, **fields}
-        try:
-            found = parse(source.encode(), orjson.dumps(fields))
-        except orjson.JSONEncodeError:
-            return Refusal(Reason.MALFORMED, "the body is nested too deeply")
+        found = command_of(source.encode(), {"id": uuid.uuid4().hex, "sent_at": sent_at, "source": source, **fields})
         if isinstance(found, ProviderCommand) and mirror_of(found.id) is not None:
             return Refusal(Reason.MALFORMED, f"id: those that begin with {MIRRORED} are the bridge's own")
         if isinstance(found, Refusal | ProviderCommand):

@@ -26,6 +26,7 @@ from bridge.publish.settings import KafkaSettings
 from bridge.publish.topics import TopicPlan
 from tests.bench.figures import LATE_S, NEVER, WARM_S, Bench, Figure, at_most
 from tests.bench.machine import Provider, configured, owned_sources, sandbox, started, wait_until
+from tests.bench.posts import Posts
 from tests.bench.topic import SHARDS, Arrival, Topic
 from tests.support.processes import SECRET, rebilly_of
 
@@ -37,6 +38,9 @@ CONNECTIONS = 200
 
 PAUSE_S = 0.25
 """Between two commands that are timed up to the provider, so that none waits for another."""
+
+COMPILED_S = 10.0
+"""Of commands before those that are timed: a broker that has just started compiles for some seconds what it does."""
 
 BULK = 1_000
 """Customers that Rebilly takes in one call."""
@@ -99,15 +103,11 @@ def _configured(bench: Bench, topic: Topic, api: Provider) -> Path:
 @asynccontextmanager
 async def _over_http(url: str) -> AsyncIterator[Send]:
     """As a service does it."""
-    connector = aiohttp.TCPConnector(limit=CONNECTIONS)
-    headers = {"Authorization": f"Bearer {TOKEN}"}
-    async with aiohttp.ClientSession(url, connector=connector, headers=headers) as session:
+    async with Posts(url, {"Authorization": f"Bearer {TOKEN}"}, CONNECTIONS) as client:
 
         async def send(command: Mapping[str, Any]) -> None:
-            path = f"/sources/{command['source']}/commands"
-            async with session.post(path, data=orjson.dumps(command)) as answer:
-                said = await answer.read()
-                assert answer.status == 202, said
+            status, said = await client.post(f"/sources/{command['source']}/commands", orjson.dumps(command))
+            assert status == 202, said
 
         yield send
 
@@ -195,6 +195,7 @@ async def _requests(url: str) -> dict[str, int]:
 async def _accepted(bench: Bench, topic: Topic, send: Send, uids: Sequence[str], seconds: float) -> list[Figure]:
     """At a fixed rate; one appended record for each that was accepted."""
     before = await _plain(bench, uids, seconds)
+    await _at_rate(send, uids, COMPILED_S)
     inbox = Topic(bench.bootstrap, f"{topic.bridge}.inbox")
     already, _ = await inbox.count()
     found = await _at_rate(send, uids, seconds)

@@ -94,6 +94,18 @@ def test_what_is_accepted_is_in_the_inbox_under_the_id_that_is_told() -> None:
     assert len(play(scene).records) == 2
 
 
+def just_fits() -> bytes:
+    """A body of the most bytes; the record has an id, a time and a source as well."""
+
+    def body(*values: str) -> bytes:
+        return orjson.dumps({"kind": "tag", "tag": "vip", "where": {"field": "email", "values": values}})
+
+    long = ["x" * 255] * 3_000
+    room = VALUE_BYTES_MAX - len(body(*long, ""))
+    more = [min(255, room - at) for at in range(0, room, 258)]
+    return body(*long, *("y" * length for length in more))
+
+
 @pytest.mark.parametrize(
     ("change", "status", "said"),
     [
@@ -107,6 +119,7 @@ def test_what_is_accepted_is_in_the_inbox_under_the_id_that_is_told() -> None:
         ({"method": "GET"}, 405, None),
         ({"method": "PUT"}, 405, None),
         ({"body": b" " * (VALUE_BYTES_MAX + 1)}, 413, "at most"),
+        ({"body": just_fits()}, 413, "with what may be left out"),
         ({"body": b"{"}, 400, "not JSON"),
         ({"body": b"[]"}, 400, "not a JSON object"),
         ({"body": b"\xff"}, 400, "not JSON"),

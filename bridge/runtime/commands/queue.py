@@ -92,10 +92,11 @@ class CommandQueue:
         """The last in the row."""
         assert command.id not in self._waiting, "accepted twice"
         self._order += 1
-        fields = {"order": self._order, "digest": command.digest, "command": orjson.Fragment(encode(command))}
+        digest = command.digest
+        fields = {"order": self._order, "digest": digest, "command": orjson.Fragment(encode(command))}
         value = encode_json(fields)
         self._ledger.put(key_of(self._source, COMMAND, command.id), value)
-        self._waiting[command.id] = _Waiting(self._order, command.digest, len(value))
+        self._waiting[command.id] = _Waiting(self._order, digest, len(value))
         self._bytes += len(value)
         self.tell()
 
