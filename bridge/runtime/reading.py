@@ -17,7 +17,7 @@ from typing import NamedTuple
 from bridge.clock import Clock
 from bridge.detect.scan import DeleteLimit
 from bridge.errors import CursorRejected, SourceError
-from bridge.model import Cause, Document, Fate, Path, Told
+from bridge.model import Cause, Document, Fate, Gone, Path, Told
 from bridge.observability.logs import get_logger
 from bridge.observability.metrics import Metrics
 from bridge.runtime.ahead import Ahead
@@ -405,7 +405,12 @@ class Reading(SourceLoop):
         disputed = {document.uid: document for document in self._step.disputed(self.collection, rows)}
         if not disputed:
             return page
-        found = await self._asked(self._feed.fetch(list(disputed.values())))
+        found = dict(await self._asked(self._feed.fetch(list(disputed.values()))))
+        # Nobody has the name that is known: then perhaps it is the row that is true, and has the name of today.
+        renamed = {row.uid: row for row in rows if isinstance(found.get(row.uid), Gone)}
+        if renamed:
+            again = await self._asked(self._feed.fetch(list(renamed.values())))
+            found |= {uid: fate for uid, fate in again.items() if fate is not renamed[uid]}
         # Who seems to be gone, or cannot be told about, stays as it is known; then the page proves nothing.
         settled = dict(disputed)
         settled |= {uid: fate for uid, fate in found.items() if isinstance(fate, Document)}

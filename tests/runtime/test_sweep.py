@@ -63,6 +63,23 @@ def test_a_change_without_a_change_time_is_found_by_the_next_sweep() -> None:
     run_virtual(main)
 
 
+def test_a_rename_without_a_change_time_is_found_of_who_can_be_asked_for_by_nothing_else() -> None:
+    """Found by the simulator, in the first minute of a life: then every row is doubted that a list may show late.
+
+    Nobody has the old name, and there is no e-mail or phone number to ask by; the row's own name was not asked for.
+    """
+
+    async def main(clock: VirtualClock) -> None:
+        house = house_with_sweeps(clock, rename_bumps_updated_at="false")
+        house.world.create_customer({"customer_id": "nameless"})
+        await house.live(3)
+        house.world.rename_customer("nameless", "another-name")
+        await house.live(SWEEP_S * 1.5)
+        assert house.types("customers")[51:] == ["customer.renamed.v1"]
+
+    run_virtual(main)
+
+
 def test_sweeps_repeat_and_polls_keep_their_position() -> None:
     async def main(clock: VirtualClock) -> None:
         house = house_with_sweeps(clock)
