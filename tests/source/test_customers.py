@@ -848,10 +848,25 @@ def test_a_tombstone_is_gone_wherever_it_is_shown() -> None:
 )
 def test_a_renamed_customer_is_found_by_what_else_is_known(reading: Response) -> None:
     renamed = customer_row(1, customer_id="brand-new", email="a@b.c")
+    listed = by_path(reading, answer([customer_row(3), renamed]))
+    newest = answer({**renamed, "first_name": "Newest"})
+
+    def play(request: Request) -> Response:
+        return newest if request.path.endswith("/brand-new") else listed(request)
+
     for known in (shown(1, email="a@b.c"), shown(1, phone_number="+4712345678")):
-        found = confirm(by_path(reading, answer([customer_row(3), renamed])), known)[uid_of(1)]
-        assert isinstance(found, Document)
-        assert found.body["customer_id"] == "brand-new"
+        document = confirm(play, known)[uid_of(1)]
+        assert isinstance(document, Document)
+        assert document.body["customer_id"] == "brand-new"
+        assert document.body["first_name"] == "Newest"
+
+
+@pytest.mark.parametrize("name", ["c-1", "between"], ids=["the name that is known", "another one"])
+def test_a_list_that_shows_a_name_which_nobody_has_any_more_is_late(name: str) -> None:
+    """Found by the simulator: a customer was told as renamed back to the name before the last but one."""
+    late = customer_row(1, customer_id=name, email="a@b.c")
+    known = shown(1, email="a@b.c")
+    assert confirm(by_path(answer({}, 404), answer([late])), known) == {uid_of(1): known}
 
 
 def test_an_id_that_another_customer_took_over_is_no_proof_that_ours_lives() -> None:

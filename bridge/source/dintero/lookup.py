@@ -1,10 +1,11 @@
 """Lookup: what became of customers that seem to be gone. A false "gone" would be published as a deletion.
 
-One is read under its last known `customer_id`. Ids change hands: a 404 may be a rename, and another customer may
-answer under the old name. So neither counts alone; the list is asked as well, by what else is known of the customer,
-tombstones included. Only when that does not show it alive either, it is gone. A provider that fails to answer makes
-the whole call fail. A customer that cannot be asked for conclusively (a dot as its name, no e-mail), and one whose row
-our model refuses, stays as it is known: one odd customer must not stop the deletions of all others.
+One is read under its last known `customer_id`. Ids change hands: a 404 may be a rename, and another customer may answer
+under the old name. So neither counts alone; the list is asked as well, by what else is known of the customer,
+tombstones included. Only when that does not show it alive either, it is gone. A list may be late: whom it shows alive
+is read under the name that it shows, and stays as it is known when nobody has that one. A provider that fails to answer
+makes the whole call fail. A customer that cannot be asked for conclusively (a dot as its name, no e-mail), and one
+whose row our model refuses, stays as it is known: one odd customer must not stop the deletions of all others.
 """
 
 from __future__ import annotations
@@ -102,10 +103,21 @@ class Lookup:
         gone = False
         for query in _searches(document):
             shown = await self._found(document, query)
-            if not isinstance(shown, _Fate):
+            if isinstance(shown, Document):
+                return await self._read_again(shown, document, absent=absent)
+            if isinstance(shown, Gone):
                 return shown
             gone = gone or (shown is _Fate.ABSENT and (absent or query[0] != "search"))
         return Gone(document.uid, 0) if gone else document
+
+    async def _read_again(self, shown: Document, document: Document, *, absent: bool) -> Document | Gone:
+        """The customer under the name that a list shows; as it is known when nobody has that name any more."""
+        if shown is document or (absent and shown.body.get("customer_id") == document.body.get("customer_id")):
+            return document
+        read = await self._read(shown)
+        if not isinstance(read, _Fate):
+            return read
+        return document if read is _Fate.ABSENT else shown
 
     async def _found(self, document: Document, query: tuple[str, str]) -> Document | Gone | _Fate:
         """What this search says of the customer; unknown when there is no end of it."""
