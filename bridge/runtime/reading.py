@@ -23,7 +23,7 @@ from bridge.observability.metrics import Metrics
 from bridge.runtime.ahead import Ahead
 from bridge.runtime.glances import GlancePlan, Glancing
 from bridge.runtime.ledger import Ledger
-from bridge.runtime.looks import Doubts, Look, Looks
+from bridge.runtime.looks import LATE_S, Doubts, Look, Looks
 from bridge.runtime.loop import SourceLoop
 from bridge.runtime.memberships.bulletin import Bulletin
 from bridge.runtime.parking import Parking
@@ -99,6 +99,7 @@ class Reading(SourceLoop):
         self._bulletin = bulletin or Bulletin()
         self._looks: Looks[_Seen] = Looks()
         self._doubts = Doubts(clock)
+        self._claims_not_before = 0.0
         self._glancing = None if plan.glances is None else Glancing(plan.glances, step.told, self._bulletin)
         self._tell_held()
 
@@ -389,10 +390,11 @@ class Reading(SourceLoop):
                 documents=result.rebased,
             )
         self._bulletin.absorbed(collection, page.path, result)
-        if page.caught_up_to is not None and not owes(page.cursor):
+        unsettled = self._clock.monotonic() < self._claims_not_before
+        if page.caught_up_to is not None and not owes(page.cursor) and not unsettled:
             self._reached = page.caught_up_to
-        elif not page.more and any(reject.uid is None for reject in page.rejects):
-            # Nothing is proved while a row could be anybody's, but all others are known.
+        elif not page.more and (unsettled or any(reject.uid is None for reject in page.rejects)):
+            # Nothing is proved while a row could be anybody's, or older than what is known; but all others are known.
             self._bulletin.ended(collection, self._asked_at)
         return page
 
@@ -416,6 +418,7 @@ class Reading(SourceLoop):
         settled |= {uid: fate for uid, fate in found.items() if isinstance(fate, Document)}
         if any(settled[uid] is known for uid, known in disputed.items()):
             page = replace(page, caught_up_to=None)
+            self._claims_not_before = self._clock.monotonic() + LATE_S  # by then every list shows what they are now
         documents = [settled.get(document.uid, document) for document in page.documents]
         fingerprints = {uid: mark for uid, mark in page.fingerprints.items() if uid not in settled}
         tags = {uid: told for uid, told in page.tags.items() if uid not in settled}  # as old as the rest of the row
