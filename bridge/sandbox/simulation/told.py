@@ -47,11 +47,15 @@ def events_of(outside: Outside) -> Iterator[Told]:
 def decided(outside: Outside) -> Callable[[Entry], float]:
     """When an entry was committed, wall-clock seconds; of one without a transaction, when it was written."""
     decisions = outside.broker.transactions.decisions
-    moments = {decision.transaction: decision.at for decision in decisions if decision.commit}
+    moments: dict[int, float] = {}
     base = outside.clock.wall() - outside.clock.monotonic()
 
     def moment(entry: Entry) -> float:
-        return entry.timestamp_ms / 1000 if entry.writer is None else base + moments[entry.writer.transaction]
+        if entry.writer is None:
+            return entry.timestamp_ms / 1000
+        if entry.writer.transaction not in moments:  # reading lets happen what is due, so there may be more by now
+            moments.update((decision.transaction, decision.at) for decision in decisions if decision.commit)
+        return base + moments[entry.writer.transaction]
 
     return moment
 
