@@ -220,7 +220,8 @@ def _with_providers(plan: Plan, chance: Random) -> Plan:
         weights=plan.weights | weights | ({"two are one": chance.random()} if there else {}),
         rebilly_switches=_rebilly(chance),
         rebilly_rates=RebillyRates().changed(rates),
-        rebilly_page_limit=chance.choice((4, 10, 100, 1000)),
+        # Polls of tags in many pages would take all of the smallest budget: a sweep then has one request a minute.
+        rebilly_page_limit=max(chance.choice((4, 10, 100, 1000)), 100 if plan.request_rate <= 5.0 else 0),
         mirrored=mirrored,
     )
 
