@@ -167,6 +167,8 @@ class Town:
                 if late_enough:
                     return True  # the next one has begun
                 late_enough = sweep.began_at > still
+            if before is not None and sweep is not None and sweep.began_at < before.began_at:
+                late_enough = False  # a resync has given it up
             if late_enough and sweep is not None and sweep.cursor is None:
                 return True
             before = sweep

@@ -70,7 +70,7 @@ class Box:
 
 class Shown(NamedTuple):
     """The first page of a box. times: instants of its rows along the box's axis, in their order, as far as they can be
-    read. rows: how many. total: rows that match. now: the server's time, or ours, in microseconds."""
+    read. rows: how many different ones. total: rows that match. now: the server's time, or ours, in microseconds."""
 
     times: Sequence[int]
     rows: int

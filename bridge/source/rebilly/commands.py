@@ -110,7 +110,7 @@ class RebillyCommander:
             found = models.tag(row, TAGS)
             if isinstance(found, Document) and found.uid == tag:
                 return str(found.body["name"])
-        if listing.total > len(listing.rows):
+        if listing.total > listing.shown:
             raise Malformed(f"{TAGS} does not obey the filter by id")
         return None
 

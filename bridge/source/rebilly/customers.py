@@ -228,7 +228,7 @@ def _left(box: Box, listings: Sequence[Listing]) -> tuple[Box, ...]:
     (listing,) = listings
     times = [moment for row in listing.rows if (moment := models.time_of(row, box.axis)) is not None]
     now = ceiling_of(listing.answer)
-    return left(box, Shown(times, len(listing.rows), listing.total, now))
+    return left(box, Shown(times, listing.shown, listing.total, now))
 
 
 def _too_early(box: Box, rest: tuple[Box, ...], server_clock: int) -> bool:

@@ -28,9 +28,11 @@ Query = tuple[tuple[str, str], ...]
 
 
 class Listing(NamedTuple):
-    """rows: as they came (`Any`: each is checked by itself). total: rows that match, no fewer than were shown."""
+    """rows: as they came (`Any`: each is checked by itself); one may come twice. shown: how many different ones. total:
+    rows that match, no fewer than were shown."""
 
     rows: list[Any]
+    shown: int
     total: int
     answer: Answer
 
@@ -56,7 +58,8 @@ async def ask(client: ApiClient, place: Place, query: Query, priority: Priority 
         raise Malformed(f"{place.endpoint} answered without a list")
     if answer.total is None:
         raise Malformed(f"{place.endpoint} does not say how many rows match (Pagination-Total)")
-    return Listing(answer.value, max(answer.total, len(answer.value)), answer)
+    shown = len(set(map(_sameness, answer.value)))
+    return Listing(answer.value, shown, max(answer.total, shown), answer)
 
 
 def rows_of(listing: Listing, uids: Sequence[str], endpoint: str) -> dict[str, Any]:
@@ -67,7 +70,7 @@ def rows_of(listing: Listing, uids: Sequence[str], endpoint: str) -> dict[str, A
     """
     asked = {uid.casefold() for uid in uids}
     rows = {uid_of(row): row for row in listing.rows}
-    if len(listing.rows) < listing.total or any(uid is None or uid.casefold() not in asked for uid in rows):
+    if listing.shown < listing.total or any(uid is None or uid.casefold() not in asked for uid in rows):
         raise Malformed(f"{endpoint} does not obey the filter by id, so nobody can be called gone")
     return {uid: row for uid, row in rows.items() if uid is not None}
 
@@ -89,8 +92,8 @@ async def heap(
             page = await ask(client, place, (*query, ("sort", order)), priority, offset)
             shown.append(page)
             totals.add(page.total)
-            seen.update(uid_of(row) or orjson.dumps(row) for row in page.rows)
-            offset += len(page.rows)
+            seen.update(map(_sameness, page.rows))
+            offset += page.shown
             if not page.rows or offset >= page.total:
                 break
         if len(seen) >= max(totals):
@@ -100,3 +103,8 @@ async def heap(
     raise Malformed(
         f"{place.endpoint}: {shown[-1].total} rows have the same times, and only {len(seen)} of them can be reached"
     )
+
+
+def _sameness(row: Any) -> str | bytes:
+    """The same for the same row. `Any` as in `Listing`."""
+    return uid_of(row) or orjson.dumps(row)

@@ -100,7 +100,7 @@ class TagsFeed:
         """The first page is usually all there is; otherwise everything is read in boxes."""
         listings = [await ask(self._client, self._place, (("filter", _OURS),), priority)]
         asked_at = listings[0].answer.asked_at
-        if len(listings[0].rows) < listings[0].total:
+        if listings[0].shown < listings[0].total:
             listings = await self._boxes(priority)
         documents: dict[str, Document] = {}
         rejects: list[Reject] = []
@@ -130,5 +130,5 @@ class TagsFeed:
             found.append(listing)
             times = [moment for row in listing.rows if (moment := models.time_of(row, box.axis)) is not None]
             now = int(listing.answer.received_at * SECOND)
-            boxes = (*left(box, Shown(times, len(listing.rows), listing.total, now)), *boxes)
+            boxes = (*left(box, Shown(times, listing.shown, listing.total, now)), *boxes)
         return found

@@ -51,6 +51,20 @@ def test_the_first_reading_asks_for_everything_once_and_for_changes_behind_it() 
     play(case)
 
 
+def test_a_row_that_comes_twice_stands_for_no_other() -> None:
+    """Found by the simulator (I7): four rows and one of them once more were taken for all five that match."""
+
+    async def case(organization: Organization, mirror: Mirror) -> None:
+        assert set(mirror.documents) == organization.customers.keys()
+        for number in range(11):
+            organization.edit(f"cus_{number}", firstName="New")
+            await organization.clock.sleep(1.0)
+        await mirror.settle()
+        assert [mirror.documents[f"cus_{number}"].body["first_name"] for number in range(11)] == ["New"] * 11
+
+    play(case, customers=11, limit_max=10, repeats=True)
+
+
 @pytest.mark.parametrize("precision", ["seconds", "microseconds", "offset"])
 @pytest.mark.parametrize("skew_s", [0.0, None, -600.0, 600.0])
 def test_every_change_is_polled_whatever_the_servers_clock_says(precision: str, skew_s: float | None) -> None:
