@@ -225,9 +225,11 @@ class SourceStep:
         events = self._end(collection, before, page.path, patient=page.path is Path.SNAPSHOT and page.more)
         rebased = self._rebased
         events += self._edges_of(collection, page)
+        # A row whose tags were passed over is to be looked into again.
+        left = ignored | ambiguous | (page.tags.keys() if self._memberships_paused else set())
         prefix = key_of(self._source, collection, "")
         for uid, fingerprint in page.fingerprints.items():
-            if uid in newest and uid not in ignored and uid not in ambiguous and not self.told.waits(uid):
+            if uid in newest and uid not in left and not self.told.waits(uid):
                 self._ledger.recognise(prefix + uid, fingerprint)
         self._keep_cursor(collection, page.cursor)
         self._windows[collection] = self._noted(collection, window.after(page))
@@ -271,7 +273,7 @@ class SourceStep:
         many edges moved. None while memberships are paused: what is passed over is said again by the next glance."""
         if not page.tags and not self.told.tags:
             return 0
-        if self._ledger.get(control_key(self._source, Collection.MEMBERSHIPS)) is not None:
+        if self._memberships_paused:
             self.told.lose()
             return 0
         if collection is Collection.TAGS:
@@ -280,6 +282,10 @@ class SourceStep:
             return sum(self.absorb_edges(moves, cause) for cause, moves in settled.items())
         # Where everything is read again who is known is no first sight.
         return self.absorb_told(page.tags, Cause(Path.SWEEP if owes(page.cursor) else page.path))
+
+    @property
+    def _memberships_paused(self) -> bool:
+        return self._ledger.get(control_key(self._source, Collection.MEMBERSHIPS)) is not None
 
     def absorb_told(self, said: Mapping[str, Told], cause: Cause) -> int:
         """Write what customers say of their tags; how many edges moved. One to a tag that is not known yet waits."""

@@ -538,6 +538,30 @@ def test_paused_memberships_are_not_glanced_at_until_they_are_resumed() -> None:
     play(case)
 
 
+def test_what_was_passed_over_while_memberships_were_paused_is_not_proved_by_a_sweep_of_that_time() -> None:
+    """Found by the simulator (I7): the row with the tags was recognised by the sweep, as if they had been taken."""
+
+    async def case(home: Home) -> None:
+        shard = home.shard()
+        task = asyncio.ensure_future(shard.serve())
+        await home.clock.sleep(1)
+        [loop] = [loop for loop in shard.readings["acme"] if loop.collection is MEMBERSHIPS]
+        loop.pause()
+        await home.clock.sleep(1)
+        home.organization.tag("cus_1", "tag_1", moves=True)
+        tagged_at = home.clock.wall()
+        await home.clock.sleep(50)  # a poll, and two sweeps
+        loop.resume()
+        async with asyncio.timeout(GLANCE_S * 4):
+            while shard.caught_up.get(("acme", MEMBERSHIPS), 0.0) <= tagged_at:
+                await home.clock.sleep(0.1)
+        assert [event.verb for event in home.news() if event.verb == "tagged"] == ["tagged"]
+        shard.drain()
+        await task
+
+    play(case, sweep_s=20.0)
+
+
 def test_a_new_life_goes_on_with_a_glance_of_the_one_before_but_claims_nothing_by_it() -> None:
     async def case(home: Home) -> None:
         home.organization.ways.limit_max = 3
