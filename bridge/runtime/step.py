@@ -226,7 +226,7 @@ class SourceStep:
         rebased = self._rebased
         events += self._edges_of(collection, page)
         # A row whose tags were passed over is to be looked into again.
-        left = ignored | ambiguous | (page.tags.keys() if self._memberships_paused else set())
+        left = ignored | ambiguous | (page.tags.keys() if page.tags and self._memberships_paused else set())
         prefix = key_of(self._source, collection, "")
         for uid, fingerprint in page.fingerprints.items():
             if uid in newest and uid not in left and not self.told.waits(uid):

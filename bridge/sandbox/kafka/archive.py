@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import blake2b
 from pathlib import Path
 
 from bridge.sandbox.kafka.java import Java, cache_folder
+from bridge.sandbox.kafka.lock import LOCK_POLL_S, taken
 
 ARCHIVES_MAX = 4  # of about 50 MiB each
-LOCK_POLL_S = 0.2
+MAKING_TIMEOUT_S = 180.0  # takes ten seconds; behind one that hangs a broker starts without
 
 
 def archive_of(java: Java, jars: list[Path]) -> Path | None:
@@ -51,19 +52,16 @@ def usable(archive: Path) -> bool:
 
 @asynccontextmanager
 async def making(archive: Path) -> AsyncIterator[Path | None]:
-    """Only one process at a time makes it; yields where to write, or None when it is there by now.
+    """Only one process at a time makes it; yields where to write, or None when it is there or another takes too long.
 
     What was written there takes its place at the end, or else an empty file does, so that nobody tries again. When the
     block raises, there is no trace. Raises OSError when the folder cannot be written.
     """
     with archive.with_suffix(".lock").open("w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                await asyncio.sleep(LOCK_POLL_S)
-        if tried(archive):
+        deadline = time.monotonic() + MAKING_TIMEOUT_S
+        while not (ours := taken(lock)) and time.monotonic() < deadline:  # noqa: ASYNC110 - of processes
+            await asyncio.sleep(LOCK_POLL_S)
+        if not ours or tried(archive):
             yield None
             return
         written = archive.with_suffix(".part")

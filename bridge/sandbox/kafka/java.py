@@ -8,7 +8,6 @@ extra `sandbox`; without it, or without a network the first time, the error says
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -20,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridge.errors import EnvironmentUnavailable
+from bridge.sandbox.kafka.lock import LOCK_POLL_S, taken
 
 JAVA_MAJOR_MIN = 17  # what Kafka 4 brokers require
 JAVA_VERSION_TIMEOUT_S = 20.0  # a cold `java -version` takes well under a second; a hung one must not hang us
 
 DOWNLOAD_TIMEOUT_S = 180.0  # another process may take a minute; behind one that hangs we try ourselves
-LOCK_POLL_S = 0.1
 
 EXTRA_REMEDY = "install the extra with: pip install 'customer-bridge[sandbox]'"
 OTHER_CLUSTER = "or use an existing Kafka with --bootstrap HOST:PORT or KAFKA_BOOTSTRAP_SERVERS"
@@ -104,12 +103,8 @@ def _one_at_a_time() -> Iterator[None]:
         with suppress(OSError):  # where nothing can be kept, everybody has to try for himself
             lock = stack.enter_context((cache_folder() / "jars.lock").open("w"))
             deadline = time.monotonic() + DOWNLOAD_TIMEOUT_S
-            while time.monotonic() < deadline:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    time.sleep(LOCK_POLL_S)
+            while not taken(lock) and time.monotonic() < deadline:
+                time.sleep(LOCK_POLL_S)
         yield
 
 
