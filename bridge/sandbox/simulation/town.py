@@ -98,11 +98,11 @@ class Town:
         for slot in self.slots:
             if not slot.running and (self.chance.random() < 0.7 or slot is self.slots[-1]):
                 self.happenings.start(slot)
-        still = clock.wall() + max(map(late_s, self.outside.apis.values())) + 1.0  # stamps may be cut to seconds
+        calm = clock.wall()
         deadline = clock.monotonic() + CALM_S_MAX
         self.happenings.signals.for_all([Kind.RESUME])
         approve_at = clock.monotonic() + APPROVE_S
-        while missing := self._unpublished(still):
+        while missing := self._unpublished(calm):
             if not any(slot.running for slot in self.slots):  # the last one was about to stop
                 self.happenings.start(self.slots[-1])
             if clock.monotonic() > deadline:
@@ -116,10 +116,14 @@ class Town:
         story.tell("everything is published")
         return []
 
-    def _unpublished(self, still: float) -> list[str]:
-        said = {(claim.source, claim.collection) for claim in self.outside.claims if claim.until > still}
+    def _unpublished(self, calm: float) -> list[str]:
+        still = {source: self._still_since(api, calm) for source, api in self.outside.apis.items()}
+        said = {(claim.source, claim.collection) for claim in self.outside.claims if claim.until > still[claim.source]}
         wanted = [(source, collection) for source, read in self.plan.collections.items() for collection in read]
         missing = [f"{source}/{collection}" for source, collection in wanted if (source, collection) not in said]
+        missing += [
+            f"what {source} has begun" for source, api in self.outside.apis.items() if api.world.due_at is not None
+        ]
         broker, topics = self.outside.broker, self.outside.topics
         orders = self.happenings.orders
         missing += [
@@ -137,9 +141,16 @@ class Town:
             if Collection.CUSTOMERS in names
             and (self.plan.blind or not VENDORS[self.plan.providers[source]].tells_departures)
         ]
-        missing += [f"the sweep of {source}" for source in read if not self._swept(source, still)]
+        missing += [f"the sweep of {source}" for source in read if not self._swept(source, still[source])]
         missing += self._suspected() if read and not missing else []
         return missing
+
+    def _still_since(self, api: Api, calm: float) -> float:
+        """From when on its lists show nothing new: commands are carried out in the calm, some of them late."""
+        world = api.world
+        world.advance(self.outside.clock.wall())
+        latest = max((entry.at for entry in world.truth.after(world.truth.number - 1)), default=calm)
+        return max(calm, latest) + late_s(api) + 1.0  # stamps may be cut to seconds
 
     def _suspected(self) -> list[str]:
         """Deletions that are held, or were not looked into yet. Elsewhere the watermarks wait for them."""
