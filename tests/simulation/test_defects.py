@@ -101,6 +101,16 @@ def members_move(plan: Plan) -> bool:
     return members(plan) and not plan.blind and plan.tags > 0 and plan.rates.tag > 5 and plan.rates.untag > 5
 
 
+def many_members_move(plan: Plan) -> bool:
+    """Of one source: another one costs as much and moves other members."""
+    return members_move(plan) and len(plan.collections) == 1 and plan.rates.tag > 15 and plan.rates.untag > 15
+
+
+def many_members_are_read_often(plan: Plan) -> bool:
+    often = members(plan) and plan.customers == 30 and plan.rates.tag > 5 and plan.request_rate > 5
+    return often and not plan.blind and len(plan.collections) == 1
+
+
 def members_are_hidden(plan: Plan) -> bool:
     return (
         members(plan) and plan.weights["list lies"] > 0.5 and not plan.blind and plan.request_rate > 5 and plan.tags > 0
@@ -109,6 +119,14 @@ def members_are_hidden(plan: Plan) -> bool:
 
 def tagged_by_order(plan: Plan) -> bool:
     return "dintero" in plan.providers.values() and plan.weights["tag some"] > 0.3 and plan.tags > 1
+
+
+def commands_to_changing_owners(plan: Plan) -> bool:
+    """Of all that happens, each is a good part."""
+    weights, all_of_it = plan.weights, sum(plan.weights.values())
+    commands = weights["tag some"] + weights["refresh some"] + weights["rename one"]
+    owners = weights["start"] + weights["stop"] + weights["kill"] + weights["cancel"]
+    return commands > 0.15 * all_of_it and owners > 0.2 * all_of_it
 
 
 def mirrored(plan: Plan) -> bool:
@@ -156,7 +174,7 @@ HUNTS = {
     "absence from part of a sweep believed": Hunt(60, lambda plan: plan.blind and plan.customers >= 12),
     "rename taken for delete and create": Hunt(20),
     "etag kept of a list that was not committed": Hunt(
-        120, lambda plan: changing_lists(plan) and one_trouble_after_the_other(plan)
+        120, lambda plan: changing_lists(plan) and one_trouble_after_the_other(plan) and plan.customers <= 12
     ),
     "rows that move while slices are read lost": Hunt(100, lambda plan: sliced(plan) and not plan.faults),
     "order of slices not checked": Hunt(60, lambda plan: sliced(plan) and plan.switches["since_order"] == "descending"),
@@ -165,18 +183,16 @@ HUNTS = {
     "untag lost on tag deletion": Hunt(40, lambda plan: members(plan) and plan.weights["tag deleted"] > 0.3),
     "tag deleted before its edges": Hunt(40, lambda plan: members(plan) and plan.weights["tag deleted"] > 0.3),
     "untag not confirmed": Hunt(60, members_are_hidden),
-    "doubtful member believed": Hunt(
-        100, lambda plan: members(plan) and plan.customers == 30 and plan.rates.tag > 5 and not plan.blind
-    ),
+    "doubtful member believed": Hunt(100, many_members_are_read_often),
     "tags read under an id that has changed hands": Hunt(
         120, lambda plan: members(plan) and plan.weights["ids change hands"] >= 3
     ),
-    "probe believed": Hunt(80, members_move),
+    "probe believed": Hunt(80, many_members_move),
     "watermark of memberships ahead of an unread tag": Hunt(60, members),
     "stale page of members overtakes": Hunt(60, members_move),
     "edges lost when a customer is updated": Hunt(20, members),
     "tag set overwritten": Hunt(40, tagged_by_order),
-    "outcome twice": Hunt(60, lambda plan: plan.weights["tag some"] + plan.weights["refresh some"] > 0.5),
+    "outcome twice": Hunt(60, commands_to_changing_owners),
     "mirror follows a mirror": Hunt(40, mirrored),
     "mirror outside the transaction": Hunt(100, mirrored),
     "window overflow ignored": Hunt(40, lambda plan: rebilly(plan) and plan.rebilly_page_limit < 12),
