@@ -7,9 +7,10 @@ it wrote in that partition stays undecided for ever: readers stop before it, and
 wrongly, by the end of any later transaction of the same producer id that touches the partition.
 
 `Past` asks the coordinator, right before each request that fences, how the last transaction of the transactional id
-has ended. Behind the fence every marker is written or skipped, so what a partition still holds open for our producer
-id hangs for certain, there is nothing to wait for. It ends with a transaction of the new producer that writes no
-record: every partition that was added gets a marker. Where nothing of ours is open a marker changes nothing.
+has ended; while it cannot say so yet, as right after a start of the broker, nobody is fenced. Behind the fence every
+marker is written or skipped, so what a partition still holds open for our producer id hangs for certain, there is
+nothing to wait for. It ends with a transaction of the new producer that writes no record: every partition that was
+added gets a marker. Where nothing of ours is open a marker changes nothing.
 
 Whom Kafka does not tell (too old, not allowed) learns of nothing here; `statelog.restore` still refuses then.
 """
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
 from aiokafka.client import ConnectionGroup, CoordinationType
-from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, for_code
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, NodeNotReadyError, for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.transaction import (
     AddOffsetsToTxnRequest,
@@ -139,16 +140,28 @@ class Past:
         return await self._send(node, request, **options)
 
     async def _ask(self, coordinator: Any) -> None:
-        """Each time the fence is tried, so that nothing comes in between; a try that fenced unheard leaves Empty."""
+        """Each time the fence is tried, so that nothing comes in between; a try that fenced unheard leaves Empty.
+
+        For the caller's deadline to end. Raises what the library takes for a request that was not sent: the fence might
+        reach a coordinator that could say by then what it will have forgotten behind it.
+        """
         request = DescribeTransactionsRequest([self._id])
-        try:
-            answer = await self._send(coordinator, request, group=ConnectionGroup.COORDINATION)
-        except (KafkaError, NotImplementedError):
-            return  # what it means for the fence, the fence will see
-        for error, _, state, _, _, producer_id, _, _, _ in answer.transaction_states:
-            if error == 0:
-                self._producer_ids.add(producer_id)
-                self._committed = _COMMITTED.get(state, self._committed)
+        while True:
+            try:
+                answer = await self._send(coordinator, request, group=ConnectionGroup.COORDINATION)
+            except (IncompatibleBrokerVersion, NotImplementedError):
+                return
+            errors = set()
+            for error, _, state, _, _, producer_id, _, _, _ in answer.transaction_states:
+                errors.add(error)
+                if error == 0:
+                    self._producer_ids.add(producer_id)
+                    self._committed = _COMMITTED.get(state, self._committed)
+            if errors & set(_MOVED):
+                raise NodeNotReadyError(f"broker {coordinator} does not coordinate {self._id}")
+            if not errors & set(_AGAIN):
+                return
+            await asyncio.sleep(_PAUSE_S)
 
     async def _offsets_leader(self) -> dict[At, int]:
         """Of the group's offsets; empty when we may not know, then what hangs there is found with other things only.

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.transaction import (
     AddOffsetsToTxnRequest,
     AddOffsetsToTxnResponse_v0,
@@ -122,6 +124,32 @@ async def fence(bench: Bench) -> None:
     name = f"{bench.plan.bridge}-0"
     async with AIOKafkaProducer(bootstrap_servers=bench.settings.bootstrap_servers, transactional_id=name):
         pass
+
+
+@pytest.mark.parametrize("code", [14, 16, None], ids=["loading", "moved", "unanswered"])
+async def test_nobody_is_fenced_before_the_coordinator_can_say_how_the_last_one_ended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, code: int | None
+) -> None:
+    """A broker that has just come back may not know it yet, and know it when the fence arrives."""
+    await left_hanging(bench, bench.plan.state, commit=True)
+    send = AIOKafkaClient.send
+    put_off: list[Any] = []
+
+    async def not_yet(self: Any, node: Any, request: Any, **options: Any) -> Any:
+        answer = await send(self, node, request, **options)
+        if isinstance(request, DescribeTransactionsRequest) and len(put_off) < 2:
+            put_off.append(answer)
+            if code is None:
+                raise KafkaConnectionError("the broker is just going")
+            answer.transaction_states = [
+                (code, name, "", 0, 0, 0, 0, [], {}) for _, name, *_ in answer.transaction_states
+            ]
+        return answer
+
+    monkeypatch.setattr(AIOKafkaClient, "send", not_yet)
+    await bench.opened()
+    assert len(put_off) == 2
+    assert await seen(bench) == thrice(b"1", b"2")
 
 
 @pytest.mark.parametrize("commit", [True, False], ids=["committed", "aborted"])
